@@ -1,0 +1,124 @@
+/** Memory of a real region, mapped by the addon. Every touch goes through its guard. */
+import { constants } from 'node:os'
+import { GUARD_OK, MAP_DEVICE_DAX, MAP_FILE, type Mapping, native } from '../native/binding.ts'
+import { DaxError } from './errors.ts'
+import { type Memory, MemoryFailure, PAGE_SIZE } from './memory.ts'
+
+const { EROFS } = constants.errno
+
+export interface MappedMemoryOptions {
+  /** Only used while mapping; the caller keeps and closes it. */
+  readonly fd: number
+  /** For messages. */
+  readonly path: string
+  readonly size: number
+  readonly kind: 'file' | 'device-dax'
+  readonly readOnly: boolean
+}
+
+export class MappedMemory implements Memory {
+  readonly size: number
+  readonly durableStores: boolean
+  readonly mapId: number
+  readonly readOnly: boolean
+  #closed = false
+  /** Calls of msync under way off this thread: the mapping must outlive them. */
+  #flushing = 0
+
+  constructor(options: MappedMemoryOptions) {
+    const mapping = mapRegion(options)
+    this.size = options.size
+    this.durableStores = mapping.sync
+    this.mapId = mapping.id
+    this.readOnly = options.readOnly
+  }
+
+  read(offset: number, target: Uint8Array, targetOffset: number, length: number): void {
+    check(native.copyOut(this.mapId, offset, target, targetOffset, length))
+  }
+
+  write(offset: number, source: Uint8Array, sourceOffset: number, length: number): void {
+    if (this.readOnly) refuseStore()
+    check(native.copyIn(this.mapId, offset, source, sourceOffset, length, true))
+  }
+
+  zero(offset: number, length: number): void {
+    if (this.readOnly) refuseStore()
+    check(native.zero(this.mapId, offset, length, true))
+  }
+
+  move(from: number, to: number, length: number): void {
+    if (this.readOnly) refuseStore()
+    check(native.move(this.mapId, from, to, length, true))
+  }
+
+  isZero(offset: number, length: number): boolean {
+    const answer = native.isZero(this.mapId, offset, length)
+    if (answer >= 0) throw new MemoryFailure(answer)
+    return answer === GUARD_OK
+  }
+
+  crc32c(offset: number, length: number, seed: number): number {
+    const answer = native.crc32c(this.mapId, offset, length, seed)
+    if (answer < 0) throw new MemoryFailure(-1 - answer)
+    return answer
+  }
+
+  probe(offset: number, length: number): void {
+    check(native.probe(this.mapId, offset, length))
+  }
+
+  /** A write-back error of the host below a plain file is an Error with code 'EIO'. */
+  flush(offset: number, length: number): void {
+    if (length === 0 || this.readOnly) return
+    if (this.durableStores) {
+      check(native.writeBack(this.mapId, offset, length))
+      return
+    }
+    // msync wants a page boundary at the start.
+    const lead = offset % PAGE_SIZE
+    native.msync(this.mapId, offset - lead, length + lead)
+  }
+
+  async flushAsync(offset: number, length: number): Promise<void> {
+    if (length === 0 || this.readOnly) return
+    if (this.durableStores) {
+      check(native.writeBack(this.mapId, offset, length))
+      return
+    }
+    const lead = offset % PAGE_SIZE
+    this.#flushing++
+    try {
+      await native.msyncAsync(this.mapId, offset - lead, length + lead)
+    } finally {
+      this.#flushing--
+      if (this.#closed && this.#flushing === 0) native.unmap(this.mapId)
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#flushing === 0) native.unmap(this.mapId)
+  }
+}
+
+function mapRegion({ fd, path, size, kind, readOnly }: MappedMemoryOptions): Mapping {
+  const how = kind === 'device-dax' ? MAP_DEVICE_DAX : MAP_FILE
+  try {
+    return native.map(fd, 0, size, how, readOnly)
+  } catch (error) {
+    const cause = error as NodeJS.ErrnoException
+    if (cause.errno === undefined) throw error
+    throw new DaxError(cause.errno, `cannot map ${path}: ${cause.message}`, { cause })
+  }
+}
+
+function check(answer: number): void {
+  if (answer !== GUARD_OK) throw new MemoryFailure(answer)
+}
+
+/** A store into a read-only mapping would be a segmentation fault, which no guard catches. */
+function refuseStore(): never {
+  throw new DaxError(EROFS, 'the region was opened read-only')
+}

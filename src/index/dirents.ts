@@ -1,0 +1,93 @@
+/** The dirent table: names are bytes, order is the cookie. */
+import type { Database, Statement } from 'better-sqlite3'
+
+export interface DirentRow {
+  parent: number
+  cookie: number
+  name: Buffer
+  ino: number
+  kind: number
+}
+
+type Columns = [cookie: number, name: Buffer, ino: number, kind: number]
+
+export class DirentTable {
+  readonly #find: Statement<[number, Uint8Array], [ino: number, kind: number]>
+  readonly #put: Statement
+  readonly #remove: Statement
+  readonly #after: Statement<[number, number], Columns>
+  readonly #any: Statement<[number], number>
+  readonly #cookiesBefore: Statement<[number, number], number>
+  readonly #names: Statement<[number], [parent: number, name: Buffer]>
+
+  constructor(database: Database) {
+    const find = database.prepare<[number, Uint8Array], [number, number]>(
+      'SELECT ino, kind FROM dirent INDEXED BY dirent_name WHERE parent = ? AND name = ?',
+    )
+    this.#find = find.raw() as unknown as typeof find
+    this.#put = database.prepare(
+      'INSERT INTO dirent(parent, cookie, name, ino, kind) VALUES (?, ?, ?, ?, ?)',
+    )
+    this.#remove = database.prepare('DELETE FROM dirent WHERE parent = ? AND name = ?')
+    const after = database.prepare<[number, number], Columns>(
+      'SELECT cookie, name, ino, kind FROM dirent WHERE parent = ? AND cookie > ? ORDER BY cookie LIMIT 256',
+    )
+    this.#after = after.raw() as unknown as typeof after
+    this.#any = database
+      .prepare<[number], number>('SELECT 1 FROM dirent WHERE parent = ? LIMIT 1')
+      .pluck()
+    this.#cookiesBefore = database
+      .prepare<[number, number], number>(
+        'SELECT cookie FROM dirent WHERE parent = ? AND cookie < ? ORDER BY cookie DESC',
+      )
+      .pluck()
+    const names = database.prepare<[number], [number, Buffer]>(
+      'SELECT parent, name FROM dirent WHERE ino = ?',
+    )
+    this.#names = names.raw() as unknown as typeof names
+  }
+
+  find(parent: number, name: Uint8Array): { ino: number; kind: number } | undefined {
+    const row = this.#find.get(parent, name)
+    return row === undefined ? undefined : { ino: row[0], kind: row[1] }
+  }
+
+  /** The inode number only: what a lookup needs; 0 when there is no such name. */
+  inodeOf(parent: number, name: Uint8Array): number {
+    return this.#find.get(parent, name)?.[0] ?? 0
+  }
+
+  put(parent: number, cookie: number, name: Uint8Array, ino: number, kind: number): void {
+    this.#put.run(parent, cookie, name, ino, kind)
+  }
+
+  remove(parent: number, name: Uint8Array): void {
+    this.#remove.run(parent, name)
+  }
+
+  /** Up to 256 entries after the cookie, in cookie order. */
+  after(parent: number, cookie: number): DirentRow[] {
+    return this.#after
+      .all(parent, cookie)
+      .map((row) => ({ parent, cookie: row[0], name: row[1], ino: row[2], kind: row[3] }))
+  }
+
+  /** The largest cookie below `cookie` that no entry of the directory has. */
+  freeCookieBefore(parent: number, cookie: number): number {
+    let candidate = cookie - 1
+    for (const taken of this.#cookiesBefore.iterate(parent, cookie)) {
+      if (taken !== candidate) break
+      candidate--
+    }
+    return candidate
+  }
+
+  isEmpty(parent: number): boolean {
+    return this.#any.get(parent) === undefined
+  }
+
+  /** Every name of an inode (hard links). */
+  names(ino: number): { parent: number; name: Buffer }[] {
+    return this.#names.all(ino).map((row) => ({ parent: row[0], name: row[1] }))
+  }
+}
