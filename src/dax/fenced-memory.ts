@@ -8,16 +8,18 @@ import { type Memory, MemoryFailure } from './memory.ts'
 export class FencedMemory implements Memory {
   readonly size: number
   readonly durableStores: boolean
-  readonly mapId: number | undefined
   readonly #inner: Memory
   readonly #bad: BadRanges
 
   constructor(inner: Memory, bad: BadRanges) {
     this.size = inner.size
     this.durableStores = inner.durableStores
-    this.mapId = inner.mapId
     this.#inner = inner
     this.#bad = bad
+  }
+
+  get mapId(): number | undefined {
+    return this.#inner.mapId
   }
 
   read(offset: number, target: Uint8Array, targetOffset: number, length: number): void {

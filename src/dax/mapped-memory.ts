@@ -19,9 +19,9 @@ export interface MappedMemoryOptions {
 export class MappedMemory implements Memory {
   readonly size: number
   readonly durableStores: boolean
-  readonly mapId: number
+  /** -1 once closed: the addon gives the number to the next mapping. */
+  mapId: number
   readonly readOnly: boolean
-  #closed = false
   /** Calls of msync under way off this thread: the mapping must outlive them. */
   #flushing = 0
 
@@ -87,19 +87,20 @@ export class MappedMemory implements Memory {
       return
     }
     const lead = offset % PAGE_SIZE
+    const id = this.mapId
     this.#flushing++
     try {
-      await native.msyncAsync(this.mapId, offset - lead, length + lead)
+      await native.msyncAsync(id, offset - lead, length + lead)
     } finally {
       this.#flushing--
-      if (this.#closed && this.#flushing === 0) native.unmap(this.mapId)
+      if (this.#flushing === 0 && this.mapId === -1) native.unmap(id)
     }
   }
 
   close(): void {
-    if (this.#closed) return
-    this.#closed = true
-    if (this.#flushing === 0) native.unmap(this.mapId)
+    const id = this.mapId
+    this.mapId = -1
+    if (id !== -1 && this.#flushing === 0) native.unmap(id)
   }
 }
 

@@ -104,7 +104,7 @@ export class SimulatedMemory implements Memory {
   async flushAsync(offset: number, length: number): Promise<void> {
     this.#checkRange(offset, length)
     const snapshots = this.#unflushedIn(offset, length).map(
-      (line) => [line, this.#line(line).slice()] as const,
+      (line) => [line, this.#copyOf(line)] as const,
     )
     await new Promise((resolve) => setImmediate(resolve))
     if (snapshots.length === 0) return
@@ -204,7 +204,7 @@ export class SimulatedMemory implements Memory {
   #rememberLines(offset: number, length: number): void {
     const end = offset + length
     for (let line = Math.floor(offset / this.lineSize); line * this.lineSize < end; line++) {
-      if (!this.#unflushed.has(line)) this.#unflushed.set(line, this.#line(line).slice())
+      if (!this.#unflushed.has(line)) this.#unflushed.set(line, this.#copyOf(line))
     }
   }
 
@@ -222,6 +222,11 @@ export class SimulatedMemory implements Memory {
 
   #line(line: number): Buffer {
     return this.#image.subarray(line * this.lineSize, (line + 1) * this.lineSize)
+  }
+
+  /** Not slice(): that of a Buffer is a view. */
+  #copyOf(line: number): Uint8Array {
+    return new Uint8Array(this.#line(line))
   }
 
   #touch(offset: number, length: number): void {

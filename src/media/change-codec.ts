@@ -75,7 +75,9 @@ function encodeChange(change: Change, writer: ByteWriter): void {
   }
 }
 
-/** Appends the changes; throws RangeError for one that a replay would refuse: a bug of the caller. */
+/**
+ * Appends the changes; throws RangeError for one that a replay would refuse: a bug of the caller.
+ */
 export function encodeChanges(
   changes: readonly Change[],
   writer: ByteWriter,

@@ -3,9 +3,9 @@ import type { Change } from './change.ts'
 import { compileLayout, type Layout } from './layout.ts'
 
 export const CHANGE_HEADER = [
-  ['type', 'u8', 'which change, see the list'],
+  ['type', 'u8', 'which change: see the list of codes'],
   ['nameLength', 'u8', 'bytes of the name behind the fixed fields; 0: none'],
-  ['reserved0', 'reserved(2)', ''],
+  ['reserved0', 'reserved(2)', 'zero'],
   ['valueLength', 'u32', 'bytes of the value behind the name; 0: none'],
 ] as const satisfies Layout
 
@@ -16,12 +16,12 @@ export const INODE_BODY = [
   ['gid', 'u32', 'group'],
   ['nlink', 'u32', 'hard links'],
   ['rdev', 'u64', 'device number of a special file'],
-  ['flags', 'u32', 'inode flags'],
+  ['flags', 'u32', 'bit 0: has a default ACL, bit 1: an access ACL, bit 2: a capability'],
   ['atimeNs', 'u32', 'nanoseconds, below 1000000000'],
   ['mtimeNs', 'u32', 'nanoseconds'],
   ['ctimeNs', 'u32', 'nanoseconds'],
   ['btimeNs', 'u32', 'nanoseconds'],
-  ['reserved0', 'reserved(4)', ''],
+  ['reserved0', 'reserved(4)', 'zero'],
   ['size', 'u64', 'bytes'],
   ['blocks', 'u64', 'blocks of 4 KiB'],
   ['parent', 'u64', "directories: the parent's inode number; others: 0"],

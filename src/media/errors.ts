@@ -1,4 +1,7 @@
-/** A region that does not say what the format requires. The sentence names the structure and where it lies. */
+/**
+ * A region that does not say what the format requires. The sentence names the structure and where
+ * it lies.
+ */
 export class MediaError extends Error {
   readonly structure: string
   /** Region offset of the offending byte, bytes. */

@@ -2,9 +2,8 @@
  * Layout tables: the one description of a struct on media. Offsets are derived from the table;
  * encode, decode, dump and the SPEC test are all fed by it.
  *
- *   const POINT = [['x', 'u32', 'metres east'], ['y', 'i64', 'metres north']] as const satisfies Layout
- *   const point = compileLayout('point', POINT)
- *   point.encode({ x: 1, y: -2 }, buffer, 0)
+ *   const POINT = [['x', 'u32', 'metres east'], ['y', 'i64', 'metres north']] as const satisfies
+ * Layout   const point = compileLayout('point', POINT)   point.encode({ x: 1, y: -2 }, buffer, 0)
  *
  * Little-endian, packed. u64 and i64 are numbers, checked to be safe integers both ways.
  */

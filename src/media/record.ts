@@ -15,18 +15,20 @@ export const RECORD_MARK = 2
 
 /** Written to memory whose stores are durable: the record, and all before it, needed no mark. */
 export const RECORD_DURABLE_STORES = 1
+/** On a mark: the records behind it are in the other half. */
+export const RECORD_SWITCHED = 2
 
 export const RECORD_HEADER = [
   ['crc', 'u32', "CRC32C of the record's other bytes, begun with journalSeed"],
   ['magic', 'u32', '0x524a4648, HFJR'],
   ['length', 'u32', 'bytes of header and payload, without padding'],
   ['kind', 'u8', '1 transaction, 2 commit mark'],
-  ['flags', 'u8', 'bit 0: the memory had durable stores'],
-  ['reserved0', 'reserved(2)', ''],
+  ['flags', 'u8', 'bit 0: the memory had durable stores; bit 1: goes on in the other half'],
+  ['reserved0', 'reserved(2)', 'zero'],
   ['epoch', 'u64', 'of the mount that wrote it'],
   ['sequence', 'u64', 'of the transaction; a mark repeats the one before it'],
   ['durable', 'u64', 'last sequence known durable when it was written'],
-  ['reserved1', 'reserved(8)', ''],
+  ['reserved1', 'reserved(8)', 'zero'],
 ] as const satisfies Layout
 
 export interface RecordHeader {
@@ -87,6 +89,7 @@ function decodeHeader(offset: number): RecordHeader | undefined {
   try {
     const header = recordHeader.decode(scratch, 0, offset)
     if (header.magic !== RECORD_MAGIC || header.length < RECORD_HEADER_SIZE) return undefined
+    if (header.durable > header.sequence) return undefined
     if (header.kind === RECORD_MARK)
       return header.length === RECORD_HEADER_SIZE ? header : undefined
     return header.kind === RECORD_TRANSACTION ? header : undefined

@@ -144,6 +144,7 @@ export function decodeSuperblock(bytes: Uint8Array, mediaOffset: number): Superb
     shutdownReason,
     shutdownOffset: raw.shutdownOffset,
     bootId: raw.bootId,
+    bootEpoch: raw.bootEpoch,
     holder: holderOf(raw),
     checkpoint: {
       slot,

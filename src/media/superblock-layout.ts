@@ -88,6 +88,8 @@ export interface Superblock {
   readonly shutdownOffset: number
   /** Boot id of the host at the last mount; NIL_UUID before the first. */
   readonly bootId: string
+  /** Epoch of the first mount of that boot: records of older epochs count only up to a mark. */
+  readonly bootEpoch: number
   readonly holder: LastHolder | null
   readonly checkpoint: CheckpointPointer
   /** INVARIANT: whole units of data space, none twice. */
@@ -127,9 +129,10 @@ export const SUPERBLOCK = [
   ['poisonCount', 'u8', 'ranges used in poison, at most 16'],
   ['slotCount0', 'u8', 'extents used in slot0, at most 64'],
   ['slotCount1', 'u8', 'extents used in slot1, at most 64'],
-  ['reserved0', 'reserved(2)', ''],
+  ['reserved0', 'reserved(2)', 'zero'],
   ['shutdownOffset', 'u64', 'bytes, where the memory failed'],
   ['bootId', 'uuid', 'boot id of the host of the last mount'],
+  ['bootEpoch', 'u64', 'epoch of the first mount of that boot'],
   ['holderPid', 'u32', 'last holder; 0: never mounted'],
   ['imageCrc', 'u32', 'CRC32C of the image'],
   ['holderSince', 'u64', 'seconds since 1970'],
@@ -140,7 +143,7 @@ export const SUPERBLOCK = [
   ['slot0', 'bytes(1024)', '64 block ranges, the unused ones zero'],
   ['slot1', 'bytes(1024)', '64 block ranges, the unused ones zero'],
   ['poison', 'bytes(256)', '16 block ranges, the unused ones zero'],
-  ['reserved1', 'reserved(1336)', ''],
+  ['reserved1', 'reserved(1328)', 'zero'],
 ] as const satisfies Layout
 
 export type RawSuperblock = StructOf<typeof SUPERBLOCK>

@@ -4,7 +4,13 @@ import { type Memory, MemoryFailure } from '../dax/memory.ts'
 import { FeatureError, MediaError } from './errors.ts'
 import { BLOCK_SIZE, type Geometry, geometryFor } from './geometry.ts'
 import { decodeSuperblock, encodeSuperblock } from './superblock-codec.ts'
-import { KNOWN_RO_COMPAT, NIL_UUID, type Slots, type Superblock } from './superblock-layout.ts'
+import {
+  KNOWN_RO_COMPAT,
+  type LastHolder,
+  NIL_UUID,
+  type Slots,
+  type Superblock,
+} from './superblock-layout.ts'
 
 export type {
   BlockRange,
@@ -15,6 +21,27 @@ export type {
   Superblock,
   SuperblockState,
 } from './superblock-layout.ts'
+
+/**
+ * The superblock of a mount that begins. Epochs of this boot are told from older ones, because
+ * after a host crash the tail of a journal on a plain file must stay unreplayed even at the next
+ * mount.
+ */
+export function mountedSuperblock(
+  superblock: Superblock,
+  mount: { readonly bootId: string; readonly holder: LastHolder; readonly lastEpoch: number },
+): Superblock {
+  const epoch = Math.max(superblock.epoch, mount.lastEpoch) + 1
+  const sameBoot = superblock.bootId === mount.bootId
+  return {
+    ...superblock,
+    state: 'dirty',
+    epoch,
+    bootId: mount.bootId,
+    bootEpoch: sameBoot ? superblock.bootEpoch : epoch,
+    holder: mount.holder,
+  }
+}
 
 /** A copy, or why there is none. */
 export type SuperblockCopy = Superblock | MediaError | MemoryFailure
@@ -59,6 +86,7 @@ export function createSuperblock(options: {
     shutdownReason: 'none',
     shutdownOffset: 0,
     bootId: NIL_UUID,
+    bootEpoch: 0,
     holder: null,
     checkpoint: { slot: 0, sequence: 0, length: 0, crc: 0 },
     slots: options.slots,
@@ -132,9 +160,9 @@ export function requireSuperblock(pair: SuperblockPair): Superblock {
 }
 
 /**
- * Writes primary, then backup, each durable before the next is touched: at any moment one of them is
- * whole. A poisoned copy is reported and the other written all the same; throws MemoryFailure when
- * neither could be.
+ * Writes primary, then backup, each durable before the next is touched: at any moment one of them
+ * is whole. A poisoned copy is reported and the other written all the same; throws MemoryFailure
+ * when neither could be.
  */
 export function writeSuperblocks(memory: Memory, superblock: Superblock): WrittenSuperblocks {
   const next = { ...superblock, generation: superblock.generation + 1 }

@@ -37,19 +37,26 @@ export interface Channel {
   readonly request: Uint8Array
   /** Where a handler builds the payload of a reply before it calls reply(). */
   readonly payload: Uint8Array
-  /** Answers `unique` with header + payload[0, length); error is 0 or a positive errno. */
+  /**
+   * Answers `unique` with header + payload[0, length); error is 0 or a positive errno. Returns 0 or
+   * the errno of the write: ENOENT when the request was interrupted, so that the kernel never saw
+   * the answer (an OPEN is then not open, a LOOKUP not counted).
+   */
   reply(unique: number, error: number, length: number): number
   /** Answers `unique` with a payload that is not the channel's own (parked requests). */
   replyWith(unique: number, error: number, payload: Uint8Array): number
   /**
    * Answers a READ straight from the mapping: `pieces` holds `count` pairs (region offset, length);
    * offset -1 is a hole and reads as zeros. One writev, no copy in user space. Returns GUARD_OK, or
-   * the failing region offset: then nothing was answered and the caller still owes a reply.
+   * the failing region offset: then nothing was answered and the caller still owes a reply. (If a
+   * page fails between the check and the writev, the kernel has answered EIO itself; the reply then
+   * gets ENOENT.) More than 1023 pieces go through `payload`.
    */
   replyPieces(unique: number, map: MapId, pieces: Float64Array, count: number): number
   /**
    * Writes a notification (fuse_out_header included in `message`) from a worker thread, for the
-   * kernel may call back into this very process before it returns. Resolves to 0 or the errno.
+   * kernel may call back into this very process before it returns. Resolves to 0 or the errno. They
+   * start in the order of the calls, at most two at a time.
    */
   notify(message: Uint8Array): Promise<number>
   /** Stops polling, leaves the fd open. */
@@ -61,9 +68,22 @@ export interface Binding {
   map(fd: number, fileOffset: number, length: number, kind: number, readOnly: boolean): Mapping
   unmap(id: MapId): void
   // guard.c
-  copyOut(id: MapId, offset: number, target: Uint8Array, targetOffset: number, length: number): number
+  copyOut(
+    id: MapId,
+    offset: number,
+    target: Uint8Array,
+    targetOffset: number,
+    length: number,
+  ): number
   /** On a sync mapping `durable` uses streaming stores / clwb and a fence; elsewhere it is ignored. */
-  copyIn(id: MapId, offset: number, source: Uint8Array, sourceOffset: number, length: number, durable: boolean): number
+  copyIn(
+    id: MapId,
+    offset: number,
+    source: Uint8Array,
+    sourceOffset: number,
+    length: number,
+    durable: boolean,
+  ): number
   zero(id: MapId, offset: number, length: number, durable: boolean): number
   /** memmove inside the mapping. */
   move(id: MapId, from: number, to: number, length: number, durable: boolean): number
@@ -108,7 +128,12 @@ export interface Binding {
    * read into channel.request. `onClosed(errno)` is called once when the connection is gone
    * (ENODEV after unmount).
    */
-  openChannel(fd: number, requestSize: number, onRequest: (length: number) => void, onClosed: (errno: number) => void): Channel
+  openChannel(
+    fd: number,
+    requestSize: number,
+    onRequest: (length: number) => void,
+    onClosed: (errno: number) => void,
+  ): Channel
 }
 
 const require = createRequire(import.meta.url)
@@ -118,7 +143,9 @@ function load(): Binding {
   try {
     return require('./build/Release/holdfast.node') as Binding
   } catch (cause) {
-    throw new Error('the native addon is not built: run `npm run build` in the holdfast checkout', { cause })
+    throw new Error('the native addon is not built: run `npm run build` in the holdfast checkout', {
+      cause,
+    })
   }
 }
 

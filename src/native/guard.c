@@ -3,8 +3,12 @@
 
 #include <string.h>
 
-double guarded(struct mapping *map, size_t offset, size_t length, guard_work *work,
-               void *argument) {
+typedef void guard_work(void *argument);
+
+/* Runs work(argument), which touches only [offset, offset + length): GUARD_OK, or where within the
+ * range a page begins that could not be touched. */
+static double attempt(struct mapping *map, size_t offset, size_t length, guard_work *work,
+                      void *argument) {
   struct guard guard; /* not initialised as a whole: the jump buffer is large and this is hot */
   guard.outer = current_guard;
   guard.from = map->base + offset;
@@ -18,10 +22,11 @@ double guarded(struct mapping *map, size_t offset, size_t length, guard_work *wo
     return GUARD_OK;
   }
   current_guard = guard.outer;
-  return (double)(guard.failed - map->base);
+  size_t page = (size_t)(guard.failed - map->base) / PAGE * PAGE;
+  return (double)(page > offset ? page : offset);
 }
 
-/* What a piece of guarded work is given. `inside` is in the mapping, `outside` in our own memory. */
+/* What guarded work is given: `inside` is in the mapping, `outside` in our own memory. */
 struct task {
   char *inside, *outside;
   size_t length;
@@ -81,7 +86,20 @@ static void write_back_work(void *argument) {
 
 double guard_probe(struct mapping *map, size_t offset, size_t length) {
   struct task task = {.inside = map->base + offset, .length = length};
-  return guarded(map, offset, length, probe_work, &task);
+  return attempt(map, offset, length, probe_work, &task);
+}
+
+/*
+ * attempt(), with the first failing offset: libc copies the ends of a block before its middle, so
+ * the page it fell over need not be the first. A probe in order finds that one, unless the page
+ * can be read and only not be written (a hole in a file on a full filesystem).
+ */
+static double guarded(struct mapping *map, size_t offset, size_t length, guard_work *work,
+                      void *argument) {
+  double failed = attempt(map, offset, length, work, argument);
+  if (failed == GUARD_OK) return GUARD_OK;
+  double first = guard_probe(map, offset, (size_t)failed - offset);
+  return first == GUARD_OK ? failed : first;
 }
 
 double guard_copy_out(struct mapping *map, size_t offset, char *target, size_t length) {
@@ -143,7 +161,13 @@ static napi_value js_move(napi_env env, napi_callback_info info) {
   struct task task = {.inside = map->base + to, .outside = map->base + from, .length = length,
                       .durable = durable && map->sync};
   uint64_t low = from < to ? from : to, high = from < to ? to : from;
-  return number_value(env, guarded(map, low, high + length - low, move_work, &task));
+  double failed = attempt(map, low, high + length - low, move_work, &task);
+  if (failed != GUARD_OK) { /* as guarded() does, but what lies between the two is no concern */
+    double first = guard_probe(map, low, length);
+    if (first == GUARD_OK) first = guard_probe(map, high, length);
+    if (first != GUARD_OK) failed = first;
+  }
+  return number_value(env, failed);
 }
 
 /* The shape of the calls that take (id, offset, length) and nothing else. */
@@ -163,7 +187,7 @@ static napi_value js_probe(napi_env env, napi_callback_info info) {
   struct task task;
   uint64_t offset;
   if (!simple_task(&args, &map, &offset, &task)) return NULL;
-  return number_value(env, guarded(map, offset, task.length, probe_work, &task));
+  return number_value(env, guard_probe(map, offset, task.length));
 }
 
 static napi_value js_is_zero(napi_env env, napi_callback_info info) {

@@ -16,8 +16,8 @@
 #define PAGE ((size_t)4096)
 #define HUGE_PAGE ((size_t)2 << 20)
 
-/* module.c: arguments. After the first bad argument an exception is pending, `bad` is set, and every
- * further helper does nothing: a call reads all its arguments and then checks `bad` once. */
+/* module.c: arguments. After the first bad argument an exception is pending, `bad` is set, and all
+ * further helpers do nothing: a call reads all its arguments and then checks `bad` once. */
 #define ARGS_MAX 6
 
 struct args {
@@ -100,19 +100,18 @@ struct guard {
   char *volatile failed;
 };
 
-/* The handler reads this on any thread, so it must never be allocated lazily: glibc gives it a fixed
- * place with initial-exec, other C libraries allocate it when the addon is loaded. */
+/* The handler reads current_guard on any thread, so it must never be allocated lazily: glibc gives
+ * it a fixed place with initial-exec, other C libraries allocate it when the addon is loaded. */
 #ifdef __GLIBC__
-extern _Thread_local struct guard *volatile current_guard __attribute__((tls_model("initial-exec")));
+#define STATIC_TLS __attribute__((tls_model("initial-exec")))
 #else
-extern _Thread_local struct guard *volatile current_guard;
+#define STATIC_TLS
 #endif
+extern _Thread_local struct guard *volatile current_guard STATIC_TLS;
 
 void signal_install(void);
 
-typedef void guard_work(void *argument);
-/* Runs work(argument), which touches only [offset, offset + length): GUARD_OK or failing offset. */
-double guarded(struct mapping *map, size_t offset, size_t length, guard_work *work, void *argument);
+/* GUARD_OK, or the offset of the first byte that cannot be touched. */
 double guard_probe(struct mapping *map, size_t offset, size_t length);
 double guard_copy_out(struct mapping *map, size_t offset, char *target, size_t length);
 

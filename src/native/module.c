@@ -106,7 +106,8 @@ char *arg_slice(struct args *args, int index, uint64_t offset, uint64_t length) 
 struct mapping *arg_map(struct args *args, int index) {
   double id = arg_number(args, index);
   if (args->bad) return NULL;
-  if (id >= 0 && id < MAP_LIMIT && mappings[(int)id].base != NULL) return &mappings[(int)id];
+  int slot = id >= 0 && id < MAP_LIMIT ? (int)id : 0;
+  if (slot == id && mappings[slot].base != NULL) return &mappings[slot];
   args_fail_range(args, "there is no mapping %g", id);
   return NULL;
 }

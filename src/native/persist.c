@@ -65,7 +65,7 @@ bool persist_available(void) { return true; }
 
 #else
 
-/* No write-back instruction is known here: map() makes no mapping synchronous, so none is needed. */
+/* No write-back instruction is known here, so map() makes no mapping synchronous. */
 static void flush(char *start, size_t length) { (void)start, (void)length; }
 static void fence(void) { atomic_thread_fence(memory_order_seq_cst); }
 

@@ -31,7 +31,7 @@ struct event {
 };
 
 /* Slots rather than a queue: the handler runs on any thread, nested even, and may not wait. When
- * all are taken the notice is dropped; the poison is met again, under a guard, when it is touched. */
+ * all are taken the notice is dropped; touching the poison under a guard will meet it again. */
 #define EVENTS 1024
 static struct event events[EVENTS];
 static uv_async_t wakeup;
@@ -73,9 +73,7 @@ static void jump_if_guarded(const siginfo_t *info) {
   size_t size;
   char *start = unit_of(info, &size);
   if (guard == NULL || start >= guard->to || start + size <= guard->from) return;
-  char *address = info->si_addr;
-  guard->failed = address < guard->from ? guard->from : address < guard->to ? address : start;
-  if (guard->failed < guard->from) guard->failed = guard->from;
+  guard->failed = start > guard->from ? start : guard->from;
   siglongjmp(guard->jump, 1);
 }
 
@@ -144,7 +142,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context) {
   pass_on(number, info, context);
 }
 
-/* Called at every map() and openChannel(), for process.on('SIGBUS') may have replaced the handler. */
+/* At every map() and openChannel(): process.on('SIGBUS') may have replaced the handler. */
 void signal_install(void) {
   struct sigaction current, action;
   sigaction(SIGBUS, NULL, &current);

@@ -1,0 +1,123 @@
+/** Writes a new, empty filesystem into a region that is ours. */
+import type { Memory } from '../src/dax/memory.ts'
+import { metadataRows } from '../src/fs/check/layout.ts'
+import { Index } from '../src/index/index.ts'
+import { crc32c } from '../src/media/checksum.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT, type Geometry, geometryFor } from '../src/media/geometry.ts'
+import {
+  createSuperblock,
+  eraseSuperblocks,
+  readSuperblocks,
+  type Slots,
+  type Superblock,
+  writeSuperblocks,
+} from '../src/media/superblock.ts'
+
+const ROOT_INODE = 1
+/**
+ * The sequence of the transaction that mkfs is. The numbers below are never given out: 1 is the root, and
+ * directory cookies 1 and 2 are "." and "..".
+ */
+const FIRST_SEQUENCE = 16
+
+export interface FormatOptions {
+  readonly label: string
+  /** Owner of the root directory. */
+  readonly uid: number
+  readonly gid: number
+  /** Seconds since 1970. */
+  readonly now: number
+  readonly uuid?: string
+  /** Called when a step is durable; tests stop here. */
+  readonly onStep?: (step: 'erased' | 'journal emptied' | 'image written') => void
+}
+
+/**
+ * The superblocks come last: until they are there the region holds no filesystem at all, whatever
+ * stops us. The image they point at is whole by then.
+ */
+export function format(memory: Memory, options: FormatOptions): Superblock {
+  const geometry = geometryFor(memory.size)
+  const superblock = createSuperblock({
+    geometry,
+    label: options.label,
+    slots: initialSlots(geometry),
+    created: options.now,
+    ...(options.uuid === undefined ? {} : { uuid: options.uuid }),
+  })
+  eraseOldSuperblocks(memory, geometry)
+  options.onStep?.('erased')
+  emptyJournal(memory, geometry)
+  options.onStep?.('journal emptied')
+  const checkpoint = writeImage(memory, superblock, makeIndex(geometry, superblock.slots, options))
+  options.onStep?.('image written')
+  const { superblock: written, failures } = writeSuperblocks(memory, { ...superblock, checkpoint })
+  if (failures.length > 0) throw failures[0]!
+  return written
+}
+
+/** One unit each, behind the journal; checkpoints make them grow. */
+function initialSlots(geometry: Geometry): Slots {
+  const first = { block: geometry.dataStartBlock, blocks: BLOCKS_PER_UNIT }
+  return [[first], [{ ...first, block: first.block + BLOCKS_PER_UNIT }]]
+}
+
+/** A region that grew or shrank since has its old backup somewhere else than the new one will be. */
+function eraseOldSuperblocks(memory: Memory, geometry: Geometry): void {
+  const { primary, backup } = readSuperblocks(memory)
+  for (const copy of [primary, backup]) {
+    if (!(copy instanceof Error)) eraseSuperblocks(memory, copy.geometry)
+  }
+  eraseSuperblocks(memory, geometry)
+}
+
+/**
+ * A record's CRC starts from the journal seed of its filesystem, so no old record can pass for one
+ * of ours, wherever it lies; the first block of each half is only emptied so that looking for
+ * records ends at once.
+ */
+function emptyJournal(memory: Memory, geometry: Geometry): void {
+  for (const half of geometry.journal) {
+    memory.zero(half.offset, BLOCK_SIZE)
+    memory.flush(half.offset, BLOCK_SIZE)
+  }
+}
+
+function makeIndex(geometry: Geometry, slots: Slots, options: FormatOptions): Buffer {
+  const index = Index.create()
+  try {
+    index.begin()
+    index.inodes.put(rootInode(options))
+    for (const row of metadataRows(geometry, slots.flat())) index.rmap.put(row)
+    const start = slots[1][0]!.block + BLOCKS_PER_UNIT
+    index.freeSpace.free(start, geometry.dataEndBlock - start)
+    index.commit()
+    return index.serialize()
+  } finally {
+    index.close()
+  }
+}
+
+function rootInode({ uid, gid, now }: FormatOptions) {
+  const links = {
+    nlink: 2,
+    parent: ROOT_INODE,
+    size: 0,
+    blocks: 0,
+    rdev: 0,
+    flags: 0,
+    target: null,
+  }
+  const times = { atime: now, mtime: now, ctime: now, btime: now }
+  const nanoseconds = { atimeNs: 0, mtimeNs: 0, ctimeNs: 0, btimeNs: 0 }
+  return { ino: ROOT_INODE, mode: 0o040755, uid, gid, ...links, ...times, ...nanoseconds }
+}
+
+function writeImage(memory: Memory, superblock: Superblock, image: Buffer) {
+  const slot = superblock.slots[0][0]!
+  const offset = slot.block * BLOCK_SIZE
+  memory.write(offset, image, 0, image.length)
+  memory.flush(offset, image.length)
+  const crc = crc32c(image, 0, image.length)
+  return { slot: 0, sequence: FIRST_SEQUENCE, length: image.length, crc } as const
+}

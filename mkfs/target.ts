@@ -1,0 +1,184 @@
+/** What mkfs may write to: every refusal comes before the first change. */
+import {
+  closeSync,
+  fchmodSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  type Stats,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
+import { CliError } from '../src/cli/errors.ts'
+import { formatSize } from '../src/cli/sizes.ts'
+import { type DaxDevice, openDevice } from '../src/dax/device.ts'
+import { fsDaxGet, type Holder } from '../src/dax/holder.ts'
+import { MemoryFailure } from '../src/dax/memory.ts'
+import { BLOCK_SIZE, geometryFor, MIN_REGION_SIZE } from '../src/media/geometry.ts'
+import { superblockCodec } from '../src/media/superblock-codec.ts'
+import { SUPERBLOCK_MAGIC } from '../src/media/superblock-layout.ts'
+import { askBlkid, findSignature, type ReadAt } from './signatures.ts'
+
+export interface TargetOptions {
+  /** Bytes, as given with --size. */
+  readonly size: number | undefined
+  readonly force: boolean
+}
+
+export interface Target {
+  readonly device: DaxDevice
+  readonly holder: Holder
+  /** True when mkfs made the file. */
+  readonly created: boolean
+}
+
+/** Opens and claims the region, made or grown if --size says so. The caller closes the device. */
+export function openTarget(path: string, options: TargetOptions): Target {
+  const found = statSync(path, { throwIfNoEntry: false })
+  if (found === undefined) return createFile(path, options)
+  requireKind(path, found)
+  return found.isFile() ? openFile(path, found.size, options) : openNode(path, options)
+}
+
+function requireKind(path: string, found: Stats): void {
+  const instead = 'give a file, or a device-dax node such as /dev/dax0.0'
+  if (found.isDirectory()) throw new CliError(`${path} is a directory: ${instead}`)
+  if (found.isBlockDevice()) {
+    throw new CliError(`${path} is a block device, not memory: ${instead}`)
+  }
+  if (!found.isFile() && !found.isCharacterDevice()) {
+    throw new CliError(`${path} is neither a file nor a device: ${instead}`)
+  }
+}
+
+function requireSize(path: string, size: number, advice: string): void {
+  if (size >= MIN_REGION_SIZE) return
+  const minimum = formatSize(MIN_REGION_SIZE).replace('.0', '')
+  throw new CliError(
+    `${path}: ${formatSize(size)} is too small, the minimum is ${minimum}${advice}`,
+  )
+}
+
+function createFile(path: string, options: TargetOptions): Target {
+  if (options.size === undefined) {
+    throw new CliError(`${path} does not exist: give its size, for example --size 1G`)
+  }
+  requireSize(path, options.size, '')
+  const fd = openSync(path, 'wx', 0o600)
+  try {
+    // The umask may have taken the owner's bits away.
+    fchmodSync(fd, 0o600)
+    ftruncateSync(fd, options.size)
+    return { ...claim(path), created: true }
+  } catch (error) {
+    unlinkSync(path)
+    throw error
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function openFile(path: string, present: number, options: TargetOptions): Target {
+  const wanted = options.size ?? present
+  requireSize(path, wanted, ': give more with --size')
+  if (wanted < present && !options.force) {
+    const sizes = `${formatSize(wanted)}, it has ${formatSize(present)}`
+    throw new CliError(
+      `${path}: will not shrink the file to ${sizes}: use --force if that is right`,
+    )
+  }
+  const fd = openSync(path, 'r+')
+  try {
+    const read = readerOf(fd)
+    // An empty file cannot be mapped, and there is nothing in it to protect.
+    if (present > 0) {
+      const target = claim(path)
+      if (!options.force) guarded(target, () => refuseContents(path, read, present, true))
+      if (wanted === present) return target
+      target.device.close()
+    }
+    ftruncateSync(fd, wanted)
+    return claim(path)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function openNode(path: string, options: TargetOptions): Target {
+  const target = claim(path)
+  return guarded(target, () => {
+    const { size, memory } = target.device
+    if (options.size !== undefined && options.size !== size) {
+      const sentence = `${path} has ${formatSize(size)}: --size is for files, leave it out`
+      throw new CliError(sentence)
+    }
+    requireSize(path, size, '')
+    const read: ReadAt = (offset, length) => {
+      const bytes = new Uint8Array(length)
+      memory.read(offset, bytes, 0, length)
+      return bytes
+    }
+    if (!options.force) refuseContents(path, read, size, false)
+    return target
+  })
+}
+
+function claim(path: string): Target {
+  const device = openDevice(path)
+  const holder: Holder = { purpose: 'mkfs' }
+  return guarded({ device, holder, created: false }, (target) => {
+    fsDaxGet(device, holder)
+    return target
+  })
+}
+
+/** Closes the device, and with it the claim, when `body` refuses. */
+function guarded<T>(target: Target, body: (target: Target) => T): T {
+  try {
+    return body(target)
+  } catch (error) {
+    target.device.close()
+    throw error
+  }
+}
+
+function readerOf(fd: number): ReadAt {
+  return (offset, length) => {
+    const bytes = new Uint8Array(length)
+    readSync(fd, bytes, 0, length, offset)
+    return bytes
+  }
+}
+
+function refuseContents(path: string, read: ReadAt, size: number, isFile: boolean): void {
+  const found =
+    holdfastIn(read, size) ??
+    tolerant(() => findSignature(read, size)) ??
+    (isFile ? askBlkid(path) : undefined)
+  if (found === undefined) return
+  throw new CliError(`${path} holds ${found}: use --force to destroy it`)
+}
+
+/** Our own magic in either copy is enough: a damaged filesystem is still somebody's. */
+function holdfastIn(read: ReadAt, size: number): string | undefined {
+  const magic = Buffer.from(SUPERBLOCK_MAGIC, 'latin1')
+  const places = [0]
+  if (size >= MIN_REGION_SIZE) places.push(geometryFor(size).backup)
+  for (const place of places) {
+    if (place + BLOCK_SIZE > size) continue
+    const at = place + superblockCodec.offsets.magic!
+    const bytes = tolerant(() => read(at, magic.length))
+    if (bytes !== undefined && magic.equals(bytes)) return 'a holdfast filesystem'
+  }
+  return undefined
+}
+
+/** Memory that cannot be read shows no signature. */
+function tolerant<T>(body: () => T): T | undefined {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof MemoryFailure) return undefined
+    throw error
+  }
+}

@@ -1,0 +1,66 @@
+/** holdfast umount: takes a mount away and waits until its region is clean and free. */
+import type { Command } from 'commander'
+import type { Target } from '../../control/target.ts'
+import { CliError, codeOf, sentenceOf } from '../errors.ts'
+import { print } from '../output.ts'
+import { placeOf } from './context.ts'
+
+const PAUSE_MS = 20
+
+/** After a lazy unmount of a mount that nobody uses the daemon is gone well before that. */
+const LAZY_PATIENCE_MS = 1000
+
+export function addUmount(program: Command): void {
+  program
+    .command('umount')
+    .alias('unmount')
+    .argument('<mountpoint>', 'mountpoint, or the region')
+    .option('-l, --lazy', 'detach now, finish when the last user has let go')
+    .summary('unmount, and wait until the region is clean')
+    .description(
+      'Unmount, and wait until the daemon has written its checkpoint and released the region.',
+    )
+    .action(umount)
+}
+
+async function umount(text: string, options: { lazy?: boolean }): Promise<void> {
+  const { resolveTarget } = await import('../../control/target.ts')
+  const target = resolveTarget(text)
+  const lazy = options.lazy ?? false
+  if (target.mount !== undefined) await detachMount(target, lazy)
+  else if (target.holder?.purpose !== 'mount') {
+    throw new CliError(`${target.region} is not mounted`)
+  }
+  const released = await waitForRelease(target, lazy ? LAZY_PATIENCE_MS : Number.POSITIVE_INFINITY)
+  if (!released) {
+    print(`${placeOf(target)} is detached; its daemon goes on until the last user has let go`)
+  }
+}
+
+async function detachMount({ mount }: Target, lazy: boolean): Promise<void> {
+  if (mount === undefined) return
+  const { detach } = await import('../detach.ts')
+  try {
+    await detach(mount.mountpoint, lazy)
+  } catch (error) {
+    const { mountpoint } = mount
+    if (codeOf(error) !== 'EBUSY') {
+      throw new CliError(`cannot unmount ${mountpoint}: ${sentenceOf(error)}`, 1, { cause: error })
+    }
+    const { nameUsers } = await import('../busy.ts')
+    const whose = nameUsers(mount) ?? 'a process that you may not see'
+    throw new CliError(`${mountpoint} is busy: used by ${whose}; umount -l detaches it anyway`)
+  }
+}
+
+/** False when the time is over. Another process than before means that the region was released. */
+async function waitForRelease({ key, holder }: Target, milliseconds: number): Promise<boolean> {
+  if (holder === undefined) return true
+  const { whoHolds } = await import('../../dax/claim.ts')
+  const deadline = performance.now() + milliseconds
+  while (whoHolds(key)?.pid === holder.pid) {
+    if (performance.now() > deadline) return false
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+  }
+  return true
+}

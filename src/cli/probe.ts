@@ -1,0 +1,26 @@
+/**
+ * Asks a mount for its root, in a child process with a time limit: a daemon that hangs would take
+ * whoever asks along, and the daemon itself must never ask.
+ */
+import { execFile } from 'node:child_process'
+
+export type Answer = 'alive' | 'dead' | 'silent' | 'missing'
+
+/** 'dead': the daemon is gone (ENOTCONN); 'silent': no answer in time; 'missing': no such path. */
+export function probeMount(path: string, milliseconds: number): Promise<Answer> {
+  return new Promise((resolve) => {
+    const options = {
+      timeout: milliseconds,
+      killSignal: 'SIGKILL',
+      env: { ...process.env, LC_ALL: 'C' },
+    } as const
+    execFile('stat', ['--format=%i', '--', path], options, (error, _stdout, stderr) => {
+      if (error === null) resolve('alive')
+      else if (error.killed) resolve('silent')
+      else if (/not connected|Connection (?:aborted|refused)/.test(stderr)) resolve('dead')
+      else if (/No such file/.test(stderr)) resolve('missing')
+      // EACCES: root may not look at a user's mount, but somebody answered.
+      else resolve('alive')
+    })
+  })
+}

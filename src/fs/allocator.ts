@@ -1,0 +1,238 @@
+/**
+ * Which free blocks a file gets next. The free table says what is free; the allocator adds what is
+ * free but *busy*: windows set aside for growing files, and blocks freed by a record that is not
+ * durable yet (reusing those would, after a crash, show one file another's data).
+ *
+ * INVARIANT: busy ranges are subsets of free ranges.
+ */
+import { BadRanges as RangeSet } from '../dax/bad-ranges.ts'
+import type { BlockRange, FreeSpaceTable } from '../index/free-space.ts'
+import type { CachedInode } from './inode-cache.ts'
+
+/** 2 MiB: what a growing file sets aside, so that neighbours seldom share a unit of poison. */
+export const WINDOW_BLOCKS = 512
+
+/** Free ranges looked at before the best one so far is taken. */
+const RANGES_EXAMINED = 256
+
+interface PendingFree extends BlockRange {
+  readonly sequence: number
+}
+
+export class Allocator {
+  readonly #free: FreeSpaceTable
+  readonly #busy = new RangeSet()
+  readonly #windows = new Set<CachedInode>()
+  /** Ordered by sequence. */
+  #pending: PendingFree[] = []
+  /** Where the last window was found: new files follow one another. */
+  #cursor: number
+  readonly #start: number
+  /** Free blocks of the table, pending ones included. */
+  freeBlocks: number
+
+  constructor(free: FreeSpaceTable, dataStartBlock: number) {
+    this.#free = free
+    this.#start = dataStartBlock
+    this.#cursor = dataStartBlock
+    this.freeBlocks = free.total()
+  }
+
+  get pendingBlocks(): number {
+    return this.#pending.reduce((sum, range) => sum + range.blocks, 0)
+  }
+
+  /**
+   * Up to `wanted` contiguous blocks for `inode`, preferably right after region block `goal - 1`. Only
+   * chooses: the caller takes them from the free table in its transaction. Undefined when nothing is left.
+   */
+  choose(inode: CachedInode, goal: number | undefined, wanted: number): BlockRange | undefined {
+    const window = inode.window
+    if (window !== undefined && (goal === undefined || window.block === goal)) {
+      return this.#fromWindow(inode, window, wanted)
+    }
+    this.releaseWindow(inode)
+    const found =
+      this.#after(goal, wanted) ?? this.#search(wanted) ?? this.#searchOtherWindows(wanted)
+    if (found === undefined) return undefined
+    if (found.blocks > wanted) {
+      this.#setWindow(inode, found)
+      this.#use(inode, wanted)
+    }
+    return { block: found.block, blocks: Math.min(found.blocks, wanted) }
+  }
+
+  /** Up to `units` whole, aligned, contiguous units for a checkpoint slot. */
+  chooseUnits(units: number): BlockRange | undefined {
+    const found = this.#scan(
+      this.#start,
+      units * WINDOW_BLOCKS,
+      (from) => this.#free.large(from),
+      true,
+    )
+    if (found === undefined) return undefined
+    const whole = Math.floor(found.blocks / WINDOW_BLOCKS)
+    return { block: found.block, blocks: Math.min(units, whole) * WINDOW_BLOCKS }
+  }
+
+  /** Some contiguous free blocks that nobody has set aside, for failure injection. */
+  findFree(blocks: number): BlockRange | undefined {
+    const found = this.#scan(this.#start, blocks, (from) => this.#free.from(from), false)
+    return found !== undefined && found.blocks >= blocks ? found : undefined
+  }
+
+  releaseWindow(inode: CachedInode): void {
+    const window = inode.window
+    if (window === undefined) return
+    this.#busy.remove(window.block, window.blocks)
+    this.#cursor = Math.min(this.#cursor, window.block)
+    inode.window = undefined
+    this.#windows.delete(inode)
+  }
+
+  /** After a rolled-back transaction: what windows said may not be true any more. */
+  releaseAllWindows(): void {
+    for (const inode of this.#windows) this.releaseWindow(inode)
+  }
+
+  /** Blocks that the record `sequence` freed: not to be reused before it is durable. */
+  holdBack(sequence: number, ranges: readonly BlockRange[]): void {
+    for (const { block, blocks } of ranges) {
+      this.#busy.add(block, blocks)
+      this.#pending.push({ sequence, block, blocks })
+    }
+  }
+
+  /** Every record up to `sequence` is durable. */
+  becameDurable(sequence: number): void {
+    let count = 0
+    for (const range of this.#pending) {
+      if (range.sequence > sequence) break
+      this.#busy.remove(range.block, range.blocks)
+      this.#cursor = Math.min(this.#cursor, range.block)
+      count++
+    }
+    if (count > 0) this.#pending = this.#pending.slice(count)
+  }
+
+  #setWindow(inode: CachedInode, range: BlockRange): void {
+    this.#busy.add(range.block, range.blocks)
+    inode.window = { block: range.block, blocks: range.blocks }
+    this.#windows.add(inode)
+    this.#cursor = range.block + range.blocks
+  }
+
+  #fromWindow(inode: CachedInode, window: BlockRange, wanted: number): BlockRange {
+    const chosen = { block: window.block, blocks: Math.min(window.blocks, wanted) }
+    this.#use(inode, wanted)
+    return chosen
+  }
+
+  /** Moves the front of the inode's window past `wanted` blocks. */
+  #use(inode: CachedInode, wanted: number): void {
+    const window = inode.window
+    if (window === undefined) return
+    const used = Math.min(window.blocks, wanted)
+    this.#busy.remove(window.block, used)
+    if (used === window.blocks) {
+      inode.window = undefined
+      this.#windows.delete(inode)
+    } else {
+      inode.window = { block: window.block + used, blocks: window.blocks - used }
+    }
+  }
+
+  /** The free blocks that continue the file where it ends. */
+  #after(goal: number | undefined, wanted: number): BlockRange | undefined {
+    if (goal === undefined) return undefined
+    const range = this.#free.containing(goal)
+    if (range === undefined) return undefined
+    const part = this.#usable({ block: goal, blocks: range.block + range.blocks - goal })[0]
+    return part !== undefined && part.block === goal ? clip(part, wanted) : undefined
+  }
+
+  /** Next fit from the cursor, then from the start; large wishes go to aligned large ranges. */
+  #search(wanted: number): BlockRange | undefined {
+    const aligned = wanted >= WINDOW_BLOCKS
+    if (aligned) {
+      const large = this.#scan(this.#start, wanted, (from) => this.#free.large(from), true)
+      if (large !== undefined) return clip(large, wanted)
+    }
+    const small = (block: number) => this.#free.from(block)
+    const next = this.#scan(this.#cursor, wanted, small, false)
+    const best =
+      next !== undefined && next.blocks >= wanted
+        ? next
+        : longer(next, this.#scan(this.#start, wanted, small, false))
+    return best === undefined ? undefined : clip(best, wanted)
+  }
+
+  /** Before "no space": windows are only a wish. */
+  #searchOtherWindows(wanted: number): BlockRange | undefined {
+    if (this.#windows.size === 0) return undefined
+    this.releaseAllWindows()
+    return this.#search(wanted)
+  }
+
+  #scan(
+    start: number,
+    wanted: number,
+    page: (from: number) => BlockRange[],
+    aligned: boolean,
+  ): BlockRange | undefined {
+    let best: BlockRange | undefined
+    let examined = 0
+    const around = this.#free.containing(start)
+    const first = around === undefined ? [] : [tail(around, start)]
+    for (let from = start + 1, ranges = first; ; ranges = page(from)) {
+      for (const range of ranges) {
+        for (const part of this.#usable(range)) {
+          const candidate = aligned ? alignedPart(part) : part
+          best = longer(best, candidate)
+          if (best !== undefined && best.blocks >= wanted) return best
+        }
+        if (++examined >= RANGES_EXAMINED && best !== undefined) return best
+      }
+      const last = ranges[ranges.length - 1]
+      if (last === undefined && from > start + 1) return best
+      from = Math.max(from, last === undefined ? 0 : last.block) + 1
+    }
+  }
+
+  /** A free range without its busy parts. */
+  #usable(range: BlockRange): BlockRange[] {
+    const busy = this.#busy.within(range.block, range.blocks)
+    if (busy.length === 0) return [range]
+    const parts: BlockRange[] = []
+    let at = range.block
+    for (const { offset, length } of busy) {
+      if (offset > at) parts.push({ block: at, blocks: offset - at })
+      at = offset + length
+    }
+    const end = range.block + range.blocks
+    if (end > at) parts.push({ block: at, blocks: end - at })
+    return parts
+  }
+}
+
+/** What of a found range is set aside: to the end of the 2 MiB unit in which the wish ends. */
+function clip(range: BlockRange, wanted: number): BlockRange {
+  const end = Math.ceil((range.block + wanted) / WINDOW_BLOCKS) * WINDOW_BLOCKS
+  return { block: range.block, blocks: Math.min(range.blocks, end - range.block) }
+}
+
+function longer(a: BlockRange | undefined, b: BlockRange | undefined): BlockRange | undefined {
+  if (a === undefined || b === undefined) return a ?? b
+  return b.blocks > a.blocks ? b : a
+}
+
+/** The part of a range that begins at a unit boundary, if a whole unit is in it. */
+function alignedPart(range: BlockRange): BlockRange | undefined {
+  const block = Math.ceil(range.block / WINDOW_BLOCKS) * WINDOW_BLOCKS
+  const blocks = range.block + range.blocks - block
+  return blocks >= WINDOW_BLOCKS ? { block, blocks } : undefined
+}
+
+function tail(range: BlockRange, from: number): BlockRange {
+  return { block: from, blocks: range.block + range.blocks - from }
+}

@@ -1,0 +1,131 @@
+/** The index a region leads to: from the current image, or else from the older one. */
+import type { Memory, MemoryFailure } from '../../dax/memory.ts'
+import type { Index } from '../../index/index.ts'
+import { OWNER_CHECKPOINT } from '../../media/change.ts'
+import { MediaError } from '../../media/errors.ts'
+import { BLOCK_SIZE } from '../../media/geometry.ts'
+import type { Superblock, SuperblockPair } from '../../media/superblock.ts'
+import { checkIndex } from './check.ts'
+import type { ExamineOptions } from './examine.ts'
+import { checkImage } from './image.ts'
+import { olderCheckpoints } from './older-image.ts'
+import type { Problem } from './problem.ts'
+import { isDamage, openImage, replay, type Salvaged } from './salvage.ts'
+
+export interface FoundIndex {
+  readonly salvaged: Salvaged
+  /** The slot whose image it came from. */
+  readonly slot: 0 | 1
+}
+
+export interface Findings {
+  readonly problems: Problem[]
+  readonly notices: string[]
+}
+
+export function findIndex(
+  memory: Memory,
+  pair: SuperblockPair,
+  superblock: Superblock,
+  options: ExamineOptions,
+  { problems, notices }: Findings,
+): FoundIndex | undefined {
+  const { slot } = superblock.checkpoint
+  const offset = (superblock.slots[slot][0]?.block ?? 0) * BLOCK_SIZE
+  const problem = { structure: 'checkpoint', code: 'checkpoint-damaged', offset } as const
+  const current = attempt(memory, superblock, options)
+  if (!isDamage(current)) {
+    for (const message of current.mended) problems.push({ ...problem, message, fixable: true })
+    return { salvaged: current.salvaged, slot }
+  }
+  const older = options.mounted ? undefined : findOlder(memory, pair, superblock, options)
+  problems.push({ ...problem, message: current.message, fixable: older !== undefined })
+  if (older === undefined) {
+    notices.push('the older image and the journal do not reach as far as this one did')
+    return undefined
+  }
+  notices.push('the older image and the journal make up for the damaged one')
+  return older
+}
+
+interface Attempt {
+  readonly salvaged: Salvaged
+  /** What SQLite said of the image before its indexes were made anew. */
+  readonly mended: readonly string[]
+}
+
+function attempt(
+  memory: Memory,
+  superblock: Superblock,
+  options: ExamineOptions,
+): Attempt | MediaError | MemoryFailure {
+  try {
+    const index = openImage(memory, superblock)
+    const mended = requireSound(index, superblock)
+    const { sequence } = superblock.checkpoint
+    const salvaged = options.mounted
+      ? { index, sequence, transactions: 0, lost: 0, stoppedAtMark: false }
+      : replay(memory, superblock, index, options.bootId)
+    return { salvaged, mended }
+  } catch (error) {
+    if (isDamage(error)) return error
+    throw error
+  }
+}
+
+/** Indexes can be made anew from their tables; damaged tables cannot. Closes what it refuses. */
+function requireSound(index: Index, superblock: Superblock): string[] {
+  const messages = checkImage(index.database)
+  if (messages.length === 0) return messages
+  try {
+    index.database.exec('REINDEX')
+    if (checkImage(index.database).length === 0) return messages
+  } catch {
+    // What it says is what checkImage said.
+  }
+  index.close()
+  const { slot } = superblock.checkpoint
+  const offset = (superblock.slots[slot][0]?.block ?? 0) * BLOCK_SIZE
+  throw new MediaError(`checkpoint slot ${slot}`, offset, messages[0]!)
+}
+
+function findOlder(
+  memory: Memory,
+  pair: SuperblockPair,
+  superblock: Superblock,
+  options: ExamineOptions,
+): FoundIndex | undefined {
+  for (const older of olderCheckpoints(memory, pair, superblock)) {
+    const found = attempt(memory, older, options)
+    if (isDamage(found)) continue
+    const { salvaged } = found
+    if (isComplete(salvaged, superblock)) return { salvaged, slot: older.checkpoint.slot }
+    salvaged.index.close()
+  }
+  return undefined
+}
+
+/**
+ * Which transactions the older image holds was partly a guess. A wrong guess either does not fit,
+ * or leaves a gap, and a gap shows in the invariants.
+ */
+function isComplete({ index, sequence, damage }: Salvaged, superblock: Superblock): boolean {
+  if (damage !== undefined || sequence < superblock.checkpoint.sequence) return false
+  settleSlots(index, superblock)
+  const { geometry } = superblock
+  return checkIndex(index.database, geometry, superblock, { sequence, limit: 1 }).length === 0
+}
+
+/**
+ * A crash may have come between the record of a slot's growth and the superblock that lists it. A
+ * mount gives such units back, so they are no damage.
+ */
+export function settleSlots(index: Index, superblock: Superblock): void {
+  const slots = superblock.slots.flat()
+  for (const { block, blocks, owner, fileBlock } of index.rmap.ofOwner(OWNER_CHECKPOINT)) {
+    const listed = slots.some((slot) => slot.block <= block && block < slot.block + slot.blocks)
+    if (listed || index.poison.overlapping(block, blocks).length > 0) continue
+    index.rmap.remove(block, owner, fileBlock)
+    index.freeSpace.free(block, blocks)
+  }
+}

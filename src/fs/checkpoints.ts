@@ -1,0 +1,274 @@
+/**
+ * When a checkpoint is taken, and where its image goes. The writing itself is journal/checkpoint.ts.
+ * A checkpoint runs in slices between operations; whoever cannot wait finishes it synchronously.
+ */
+import { Checkpointer } from '../journal/checkpoint.ts'
+import { OWNER_CHECKPOINT } from '../media/change.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT, UNIT_SIZE } from '../media/geometry.ts'
+import {
+  type BlockRange,
+  type ShutdownReason,
+  type Superblock,
+  writeSuperblocks,
+} from '../media/superblock.ts'
+import { ENOSPC, FsError } from './errors.ts'
+import type { Transaction } from './transaction.ts'
+import type { Volume } from './volume.ts'
+
+/** Bytes of image written per turn of the event loop. */
+const SLICE = 1024 * 1024
+/** A checkpoint starts when this part of the active journal half is used. */
+const JOURNAL_USED_MAX = 0.6
+/** Image growth that may happen between two looks at its size, bytes. */
+const IMAGE_MARGIN = 1024 * 1024
+/** Journal bytes between two looks: an index grows by less than four times its records. */
+const LOOK_EVERY = IMAGE_MARGIN / 8
+
+/** Larger than any `used`: look before the next record. */
+const LOOK_NOW = Number.MAX_SAFE_INTEGER
+
+export interface CheckpointResult {
+  sequence: number
+  bytes: number
+  milliseconds: number
+}
+
+interface Running extends CheckpointResult {
+  readonly checkpointer: Checkpointer
+  readonly started: number
+  done: Promise<CheckpointResult>
+}
+
+export class Checkpoints {
+  readonly #volume: Volume
+  #running: Running | undefined
+  #lookedAt = 0
+  #growing = false
+
+  constructor(volume: Volume) {
+    this.#volume = volume
+  }
+
+  /** Starts one when the journal is full enough; called after every record. */
+  startIfNeeded(): void {
+    const { journal } = this.#volume
+    if (this.#running !== undefined || journal.used < journal.size * JOURNAL_USED_MAX) return
+    this.run().catch((error: Error) => this.#volume.hooks.checkpointFailed(error))
+  }
+
+  /** Resolves when no checkpoint is being written. */
+  async idle(): Promise<void> {
+    await this.#running?.done.catch(() => undefined)
+  }
+
+  /** Takes a checkpoint of everything up to now. */
+  async run(): Promise<CheckpointResult> {
+    if (this.#running !== undefined) await this.#running.done
+    const running = this.#begin()
+    running.done = this.#finishInSlices(running)
+    return running.done
+  }
+
+  /** The same before it returns: at unmount, or because the journal is full. */
+  runNow(): void {
+    if (this.#running !== undefined) this.#finishNow(this.#running)
+    this.#finishNow(this.#begin())
+  }
+
+  get isRunning(): boolean {
+    return this.#running !== undefined
+  }
+
+  #begin(): Running {
+    const volume = this.#volume
+    const started = performance.now()
+    const sequence = volume.journal.lastSequence
+    const image = volume.index.serialize()
+    const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
+    volume.journal.switchHalves()
+    const checkpointer = new Checkpointer(volume.memory)
+    checkpointer.begin(image, sequence, standby, volume.superblock.slots[standby])
+    const result = { sequence, bytes: image.length, milliseconds: 0 }
+    this.#running = { ...result, checkpointer, started, done: Promise.resolve(result) }
+    return this.#running
+  }
+
+  async #finishInSlices(running: Running): Promise<CheckpointResult> {
+    while (this.#running === running && running.checkpointer.step(SLICE)) {
+      await new Promise<void>((resolve) => setImmediate(resolve))
+    }
+    // Data first: a superblock that names extents must not be durable before their bytes are.
+    if (this.#running === running)
+      await this.#volume.memory.flushAsync(0, this.#volume.geometry.size)
+    if (this.#running === running) this.#complete(running)
+    return running
+  }
+
+  #finishNow(running: Running): void {
+    while (running.checkpointer.step(SLICE)) {}
+    this.#volume.memory.flush(0, this.#volume.geometry.size)
+    this.#complete(running)
+  }
+
+  #complete(running: Running): void {
+    const volume = this.#volume
+    volume.superblock = running.checkpointer.finish(volume.superblock)
+    volume.journal.releaseOldHalf()
+    this.#running = undefined
+    running.milliseconds = Math.round(performance.now() - running.started)
+    const { sequence, bytes, milliseconds } = running
+    volume.emit({ event: 'checkpoint', time: volume.timestamp(), sequence, bytes, milliseconds })
+  }
+
+  /** Forgets a checkpoint that can no longer be completed. */
+  abandon(): void {
+    this.#running = undefined
+  }
+
+  /**
+   * The last writes after a metadata failure: the index in memory is whole, so its image goes into the
+   * standby slot, and state, reason and poison into every healthy superblock.
+   */
+  emergency(reason: ShutdownReason, offset: number, poison: readonly BlockRange[]): void {
+    const volume = this.#volume
+    this.abandon()
+    let superblock: Superblock = volume.superblock
+    try {
+      superblock = this.#saveImage(superblock)
+    } catch (error) {
+      volume.options.logger.error(`the emergency checkpoint failed: ${(error as Error).message}`)
+    }
+    const shutdownOffset = offset
+    const stopped = {
+      ...superblock,
+      state: 'shutdown',
+      shutdownReason: reason,
+      shutdownOffset,
+      poison,
+    }
+    volume.superblock = writeSuperblocks(volume.memory, stopped as Superblock).superblock
+  }
+
+  #saveImage(superblock: Superblock): Superblock {
+    const volume = this.#volume
+    const standby = superblock.checkpoint.slot === 0 ? 1 : 0
+    const checkpointer = new Checkpointer(volume.memory)
+    const image = volume.index.serialize()
+    checkpointer.begin(image, volume.journal.lastSequence, standby, superblock.slots[standby])
+    while (checkpointer.step(SLICE)) {}
+    volume.memory.flush(0, volume.geometry.size)
+    return checkpointer.finish(superblock)
+  }
+
+  /**
+   * Keeps both slots large enough for the next image, so that a full filesystem can still delete.
+   * Operations that free space go on without; others get ENOSPC.
+   */
+  reserveImage(freesSpace: boolean): void {
+    const { used } = this.#volume.journal
+    if (this.#growing || (used >= this.#lookedAt && used - this.#lookedAt < LOOK_EVERY)) return
+    this.#lookedAt = used
+    const needed = this.#volume.index.imageSize() + IMAGE_MARGIN
+    for (const slot of [0, 1] as const) {
+      if (this.#capacity(slot) >= needed || this.#grow(slot, needed)) continue
+      this.#lookedAt = LOOK_NOW
+      if (!freesSpace) throw new FsError(ENOSPC)
+    }
+  }
+
+  #capacity(slot: 0 | 1): number {
+    const slots = this.#volume.superblock.slots[slot]
+    return slots.reduce((sum, range) => sum + range.blocks, 0) * BLOCK_SIZE
+  }
+
+  #grow(slot: 0 | 1, needed: number): boolean {
+    this.#growing = true
+    try {
+      while (this.#capacity(slot) < needed) {
+        // By a half at a time: the superblock lists 64 extents at most.
+        const missing = Math.max(needed - this.#capacity(slot), this.#capacity(slot) / 2)
+        if (!this.#addUnits(slot, Math.ceil(missing / UNIT_SIZE))) return false
+      }
+      return true
+    } finally {
+      this.#growing = false
+    }
+  }
+
+  #addUnits(slot: 0 | 1, units: number): boolean {
+    const volume = this.#volume
+    const range = volume.allocator.chooseUnits(units)
+    if (range === undefined) return false
+    for (let at = 0; at < range.blocks; at += BLOCKS_PER_UNIT) this.#takeUnit(range.block + at)
+    const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
+    slots[slot] = joinRanges([...slots[slot], range])
+    volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
+    return true
+  }
+
+  /** Takes poisoned units out of the standby slot. Their rows go, their bad blocks stay quarantined. */
+  dropUnits(failed: readonly BlockRange[]): void {
+    const volume = this.#volume
+    this.abandon()
+    const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
+    const units = volume.superblock.slots[standby].flatMap(unitsOf)
+    const bad = units.filter((unit) => failed.some((range) => overlap(unit, range)))
+    const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
+    slots[standby] = joinRanges(units.filter((unit) => !bad.includes(unit)))
+    volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
+    volume.transact((transaction) => {
+      for (const unit of bad) this.#giveUnitBack(transaction, unit)
+    }, true)
+    this.#lookedAt = LOOK_NOW
+  }
+
+  #giveUnitBack(transaction: Transaction, unit: BlockRange): void {
+    for (const row of this.#volume.index.rmap.overlapping(unit.block, unit.blocks)) {
+      if (row.owner !== OWNER_CHECKPOINT) continue
+      const { block, owner, fileBlock } = row
+      transaction.apply({ type: 'removeExtent', block, owner, fileBlock })
+      for (const rest of unitsOf(row).filter((other) => other.block !== unit.block)) {
+        const at = fileBlock + rest.block - block
+        transaction.apply({
+          type: 'putExtent',
+          extent: { ...rest, owner, fileBlock: at, flags: 0 },
+        })
+      }
+    }
+    transaction.free(unit.block, unit.blocks)
+  }
+
+  /** One row per unit: a failure takes one unit out of a slot, not the slot. */
+  #takeUnit(block: number): void {
+    const unit = { block, blocks: BLOCKS_PER_UNIT }
+    this.#volume.transact((transaction) => {
+      transaction.allocate(unit)
+      const extent = { ...unit, owner: OWNER_CHECKPOINT, fileBlock: 0, flags: 0 }
+      transaction.apply({ type: 'putExtent', extent })
+    })
+  }
+}
+
+/** Appends in order; the image is laid out along the list, so only a direct continuation joins. */
+function joinRanges(ranges: readonly BlockRange[]): BlockRange[] {
+  const joined: BlockRange[] = []
+  for (const range of ranges) {
+    const last = joined[joined.length - 1]
+    if (last !== undefined && last.block + last.blocks === range.block) {
+      joined[joined.length - 1] = { block: last.block, blocks: last.blocks + range.blocks }
+    } else joined.push(range)
+  }
+  return joined
+}
+
+function unitsOf(range: BlockRange): BlockRange[] {
+  const units: BlockRange[] = []
+  for (let at = 0; at < range.blocks; at += BLOCKS_PER_UNIT) {
+    units.push({ block: range.block + at, blocks: BLOCKS_PER_UNIT })
+  }
+  return units
+}
+
+function overlap(a: BlockRange, b: BlockRange): boolean {
+  return a.block < b.block + b.blocks && b.block < a.block + a.blocks
+}

@@ -1,0 +1,70 @@
+/**
+ * When things become durable. On plain files everything is committed at least every commit interval
+ * and at fsync; on memory with durable stores only lazy times are left to write. One timer, armed only while something waits.
+ */
+import type { CachedInode } from './inode-cache.ts'
+import type { Volume } from './volume.ts'
+
+/** Inodes whose times go into one record. */
+const TIMES_PER_RECORD = 256
+
+export class Commits {
+  readonly #volume: Volume
+  readonly #onError: (error: unknown) => void
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(volume: Volume, onError: (error: unknown) => void) {
+    this.#volume = volume
+    this.#onError = onError
+  }
+
+  /** Something waits to become durable. */
+  arm(): void {
+    if (this.#timer !== undefined) return
+    const { commitSeconds } = this.#volume.options
+    this.#timer = setTimeout(() => this.#fire(), commitSeconds * 1000)
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  #fire(): void {
+    this.#timer = undefined
+    if (this.#volume.shutdown !== undefined || this.#volume.frozen) return
+    this.commit().catch(this.#onError)
+  }
+
+  /** Everything done so far is durable when it resolves. */
+  async commit(): Promise<void> {
+    this.writeTimes()
+    this.#volume.dataDirty = false
+    await this.#volume.journal.commit()
+  }
+
+  /** fsync of one inode, the part before the wait: its times go into a record. */
+  prepareInode(inode: CachedInode, dataOnly: boolean): void {
+    if (!inode.timesDirty || dataOnly) return
+    this.#volume.transact((transaction) => transaction.touch(inode))
+  }
+
+  /** ... and the wait: one msync serves all who wait. */
+  async commitPrepared(): Promise<void> {
+    const { journal, dataDirty } = this.#volume
+    if (!dataDirty && journal.durableSequence >= journal.lastSequence) return
+    this.#volume.dataDirty = false
+    await journal.commit()
+  }
+
+  /** Writes every lazy time into records. */
+  writeTimes(): void {
+    if (this.#volume.options.readOnly) return
+    const dirty = [...this.#volume.inodes.withDirtyTimes()]
+    for (let at = 0; at < dirty.length; at += TIMES_PER_RECORD) {
+      this.#volume.transact((transaction) => {
+        for (const inode of dirty.slice(at, at + TIMES_PER_RECORD)) transaction.touch(inode)
+      }, true)
+    }
+  }
+}

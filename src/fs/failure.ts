@@ -1,0 +1,227 @@
+/**
+ * What a memory failure does: xfs_dax_notify_failure for this filesystem. All kills first, then the
+ * shutdown, as XFS orders it.
+ */
+import { MF_MEM_PRE_REMOVE } from '../dax/holder.ts'
+import type { BlockRange } from '../index/free-space.ts'
+import type { Index } from '../index/index.ts'
+import {
+  type ExtentRow,
+  OWNER_CHECKPOINT,
+  OWNER_JOURNAL,
+  OWNER_SUPERBLOCK,
+} from '../media/change.ts'
+import { BLOCK_SIZE } from '../media/geometry.ts'
+import type { ShutdownReason } from '../media/superblock.ts'
+import type { FailureReport } from './administration.ts'
+import type { Checkpoints } from './checkpoints.ts'
+import { EIO } from './errors.ts'
+import type { KernelCache } from './operations.ts'
+import type { Volume } from './volume.ts'
+
+/** Linux: structure needs cleaning. What XFS answers when its own metadata was hit. */
+const EUCLEAN = 117
+const REPORTS_MAX = 1000
+
+export class FailurePolicy {
+  readonly #volume: Volume
+  readonly #checkpoints: Checkpoints
+  readonly reports: FailureReport[] = []
+  cache: KernelCache | undefined
+
+  constructor(volume: Volume, checkpoints: Checkpoints) {
+    this.#volume = volume
+    this.#checkpoints = checkpoints
+  }
+
+  /** Bytes [offset, offset + length) have failed. Returns 0 or a negative errno. */
+  notify(offset: number, length: number, flags: number): number {
+    if (this.#volume.shutdown !== undefined) return -EIO
+    if ((flags & MF_MEM_PRE_REMOVE) !== 0) return this.#removed()
+    const fresh = this.#unknownPart(offset, length)
+    if (fresh.length === 0) return 0
+    const rows = fresh.flatMap(({ block, blocks }) => this.#ownersOf(block, blocks))
+    const metadata = rows.filter((row) => row.owner < 0 && this.#inUse(row, fresh))
+    const owners = [...new Set(rows.filter((row) => row.owner > 0).map((row) => row.owner))]
+    let killed = 0
+    for (const ino of owners) killed += this.kill(ino)
+    const kind = metadata.length > 0 ? 'metadata' : owners.length > 0 ? 'data' : 'free'
+    this.#report({
+      time: this.#volume.timestamp(),
+      offset,
+      length,
+      kind,
+      inodes: owners,
+      action: kind === 'metadata' ? 'shutdown' : kind === 'data' ? 'handles killed' : 'quarantined',
+      handlesKilled: killed,
+    })
+    if (metadata.length > 0) {
+      this.#shutdownForMetadata(offset, fresh)
+      return -EUCLEAN
+    }
+    return this.#remember(offset, fresh, rows)
+  }
+
+  /** Every handle of the inode is dead, and what the kernel cached of it is revoked. */
+  kill(ino: number): number {
+    const volume = this.#volume
+    const handles = volume.handles.kill(ino)
+    const names = volume.index.dirents.names(ino)
+    this.cache?.revoke(ino, names).catch((error) => {
+      volume.options.logger.error(`revoking inode ${ino}: ${(error as Error).message}`)
+    })
+    const path = pathOf(volume.index, ino)
+    volume.emit({
+      event: 'kill',
+      time: volume.timestamp(),
+      inode: ino,
+      path: path ?? null,
+      handles,
+    })
+    return handles
+  }
+
+  /** No operation succeeds any more; the state is saved as far as healthy memory allows. */
+  shutdown(
+    reason: ShutdownReason,
+    sentence: string,
+    offset: number,
+    poison: readonly BlockRange[],
+  ): void {
+    const volume = this.#volume
+    if (volume.shutdown !== undefined) return
+    volume.shutdown = { reason: sentence, offset }
+    volume.options.logger.error(`shut down: ${sentence} (region offset ${offset})`)
+    if (!volume.options.readOnly) {
+      try {
+        this.#checkpoints.emergency(reason, offset, poison)
+      } catch (error) {
+        const why = (error as Error).message
+        volume.options.logger.error(`the shutdown could not be recorded in the region: ${why}`)
+      }
+    }
+    this.cache?.revokeAll().catch((error) => {
+      volume.options.logger.error(`revoking the mount: ${(error as Error).message}`)
+    })
+    volume.emit({ event: 'shutdown', time: volume.timestamp(), reason: sentence, offset })
+  }
+
+  /** MF_MEM_PRE_REMOVE: the device is going away. */
+  #removed(): number {
+    const volume = this.#volume
+    const inodes = new Set([...volume.handles.all()].map((handle) => handle.ino))
+    let killed = 0
+    for (const ino of inodes) killed += this.kill(ino)
+    this.#report({
+      time: volume.timestamp(),
+      offset: 0,
+      length: volume.geometry.size,
+      kind: 'metadata',
+      inodes: [...inodes],
+      action: 'shutdown',
+      handlesKilled: killed,
+    })
+    this.shutdown('removed', 'the device is being removed', 0, [])
+    return 0
+  }
+
+  /** The blocks of the range that were not poisoned before: the same report twice is one failure. */
+  #unknownPart(offset: number, length: number): BlockRange[] {
+    const end = Math.min(Math.ceil((offset + length) / BLOCK_SIZE), this.#volume.geometry.blocks)
+    const first = Math.floor(offset / BLOCK_SIZE)
+    if (first >= end) return []
+    const fresh: BlockRange[] = []
+    let at = first
+    for (const known of this.#volume.index.poison.overlapping(first, end - first)) {
+      if (known.block > at) fresh.push({ block: at, blocks: known.block - at })
+      at = Math.max(at, known.block + known.blocks)
+    }
+    if (at < end) fresh.push({ block: at, blocks: end - at })
+    return fresh
+  }
+
+  #ownersOf(block: number, blocks: number): ExtentRow[] {
+    return this.#volume.index.rmap.overlapping(block, blocks)
+  }
+
+  /**
+   * The superseded checkpoint slot, unused journal space and the rest of the superblocks' units hold
+   * nothing that is needed.
+   */
+  #inUse(row: ExtentRow, failed: readonly BlockRange[]): boolean {
+    const volume = this.#volume
+    const hit = (block: number, blocks: number) =>
+      failed.some((range) => range.block < block + blocks && block < range.block + range.blocks)
+    switch (row.owner) {
+      case OWNER_SUPERBLOCK:
+        return hit(0, 1) || hit(volume.geometry.blocks - 1, 1)
+      case OWNER_JOURNAL:
+        return volume.journal
+          .rangesInUse()
+          .some(({ offset, length }) =>
+            hit(Math.floor(offset / BLOCK_SIZE), Math.ceil(length / BLOCK_SIZE) + 1),
+          )
+      case OWNER_CHECKPOINT: {
+        const { checkpoint, slots } = volume.superblock
+        return slots[checkpoint.slot].some((range) => hit(range.block, range.blocks))
+      }
+      default:
+        return true
+    }
+  }
+
+  #shutdownForMetadata(offset: number, failed: readonly BlockRange[]): void {
+    // The index is whole; the image of the emergency checkpoint must know the poison as well.
+    const volume = this.#volume
+    volume.index.begin()
+    for (const { block, blocks } of failed) volume.index.poison.put(block, blocks)
+    volume.index.commit()
+    this.shutdown('metadata-failure', 'memory under metadata failed', offset, failed)
+  }
+
+  /** Journals the poison and takes free blocks of it out of use. */
+  #remember(offset: number, failed: readonly BlockRange[], rows: readonly ExtentRow[]): number {
+    const volume = this.#volume
+    if (volume.options.readOnly) return 0
+    try {
+      volume.allocator.releaseAllWindows()
+      volume.transact((transaction) => {
+        for (const { block, blocks } of failed) {
+          for (const free of volume.index.freeSpace.overlapping(block, blocks)) {
+            transaction.allocate(free)
+          }
+          transaction.apply({ type: 'putPoison', block, blocks })
+        }
+      }, true)
+      // A bad unit leaves the standby slot; the next record finds the slot short and grows it.
+      if (rows.some((row) => row.owner === OWNER_CHECKPOINT)) this.#checkpoints.dropUnits(failed)
+      return 0
+    } catch (error) {
+      const why = `the failure could not be journalled: ${(error as Error).message}`
+      this.shutdown('metadata-failure', why, offset, failed)
+      return -EUCLEAN
+    }
+  }
+
+  #report(report: FailureReport): void {
+    if (this.reports.length >= REPORTS_MAX) this.reports.shift()
+    this.reports.push(report)
+    const { offset, length, kind, action } = report
+    const who = report.inodes.length === 0 ? '' : `, inodes ${report.inodes.join(' ')}`
+    const sentence = `memory failure at ${offset}+${length}: ${kind}, ${action}${who}`
+    this.#volume.options.logger.warn(sentence)
+    this.#volume.emit({ event: 'failure', ...report })
+  }
+}
+
+/** One path of an inode from the root of the filesystem; undefined for an unlinked one. */
+export function pathOf(index: Index, ino: number): string | undefined {
+  const names: string[] = []
+  for (let at = ino; at !== 1; ) {
+    const name = index.dirents.names(at)[0]
+    if (name === undefined || names.length > 4096) return undefined
+    names.unshift(name.name.toString())
+    at = name.parent
+  }
+  return `/${names.join('/')}`
+}

@@ -1,0 +1,179 @@
+/** The shape of a file: truncate, fallocate, copy_file_range. */
+import { BLOCK_SIZE } from '../media/geometry.ts'
+import { EFBIG, EINVAL, EIO, EOPNOTSUPP, FsError } from './errors.ts'
+import { preallocate, removeBlocks, zeroBytes } from './file-blocks.ts'
+import { createPieces, locate } from './file-read.ts'
+import { FILE_SIZE_MAX, write } from './file-write.ts'
+import type { CachedInode } from './inode-cache.ts'
+import { now, setModified } from './time.ts'
+import type { Transaction } from './transaction.ts'
+import type { Volume } from './volume.ts'
+
+/** fallocate modes, as in <linux/falloc.h>. */
+export const FALLOC_FL_KEEP_SIZE = 0x01
+export const FALLOC_FL_PUNCH_HOLE = 0x02
+export const FALLOC_FL_ZERO_RANGE = 0x10
+
+/** Blocks preallocated in one transaction. */
+const PREALLOCATE_BLOCKS = 64 * 1024
+const COPY_PIECE = 1024 * 1024
+
+/**
+ * Sets the size within the caller's transaction. Shrinking frees what fits one transaction; call
+ * freeBeyondEnd() afterwards. A crash in between leaves blocks past the end, which is harmless:
+ * bytes past the end are undefined and zeroed before they can be seen.
+ */
+export function resize(
+  volume: Volume,
+  transaction: Transaction,
+  inode: CachedInode,
+  size: number,
+): void {
+  if (size > FILE_SIZE_MAX) throw new FsError(EFBIG)
+  if (size > inode.row.size) zeroBytes(volume, transaction, inode, inode.row.size, size)
+  inode.row.size = size
+  const firstBlock = Math.ceil(size / BLOCK_SIZE)
+  removeBlocks(volume, transaction, inode, firstBlock, Number.MAX_SAFE_INTEGER - firstBlock)
+  setModified(inode.row, now())
+  transaction.touch(inode)
+}
+
+/** Frees the blocks after the end of the file, a bounded piece per transaction. */
+export function freeBeyondEnd(volume: Volume, inode: CachedInode): void {
+  const firstBlock = Math.ceil(inode.row.size / BLOCK_SIZE)
+  const extents = volume.inodes.extents(inode)
+  while (extents.end > firstBlock) {
+    volume.transact((transaction) => {
+      removeBlocks(volume, transaction, inode, firstBlock, Number.MAX_SAFE_INTEGER - firstBlock)
+    }, true)
+  }
+}
+
+export function fallocate(
+  volume: Volume,
+  inode: CachedInode,
+  mode: number,
+  offset: number,
+  length: number,
+): void {
+  if (offset < 0 || length <= 0) throw new FsError(EINVAL)
+  if (offset + length > FILE_SIZE_MAX) throw new FsError(EFBIG)
+  const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0
+  switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case 0:
+      reserve(volume, inode, offset, length, keepSize)
+      break
+    case FALLOC_FL_PUNCH_HOLE:
+      if (!keepSize) throw new FsError(EOPNOTSUPP)
+      punch(volume, inode, offset, offset + length)
+      break
+    case FALLOC_FL_ZERO_RANGE:
+      punch(volume, inode, offset, offset + length)
+      reserve(volume, inode, offset, length, keepSize)
+      break
+    default:
+      throw new FsError(EOPNOTSUPP)
+  }
+}
+
+/** Holes of the range become unwritten extents. All or nothing: ENOSPC gives back what it took. */
+function reserve(
+  volume: Volume,
+  inode: CachedInode,
+  offset: number,
+  length: number,
+  keepSize: boolean,
+): void {
+  const end = offset + length
+  const first = Math.floor(offset / BLOCK_SIZE)
+  const last = Math.ceil(end / BLOCK_SIZE)
+  volume.withSpace(() =>
+    volume.transact((transaction) => {
+      if (!keepSize && end > inode.row.size) {
+        zeroBytes(volume, transaction, inode, inode.row.size, end)
+        inode.row.size = end
+      }
+      for (let at = first; at < last; at += PREALLOCATE_BLOCKS) {
+        const blocks = Math.min(PREALLOCATE_BLOCKS, last - at)
+        preallocate(volume, transaction, inode, at, blocks)
+      }
+      setModified(inode.row, now())
+      transaction.touch(inode)
+    }),
+  )
+}
+
+/** Whole blocks are given back (poisoned ones are thereby healed), partial ones zeroed. */
+function punch(volume: Volume, inode: CachedInode, from: number, to: number): void {
+  const firstWhole = Math.ceil(from / BLOCK_SIZE)
+  // A last partial block beyond the end of the file holds nothing to keep.
+  const lastWhole = to >= inode.row.size ? Math.ceil(to / BLOCK_SIZE) : Math.floor(to / BLOCK_SIZE)
+  for (let done = false; !done; ) {
+    volume.transact((transaction) => {
+      zeroBytes(volume, transaction, inode, from, Math.min(to, firstWhole * BLOCK_SIZE))
+      zeroBytes(volume, transaction, inode, Math.max(from, lastWhole * BLOCK_SIZE), to)
+      const whole = lastWhole - firstWhole
+      done = whole <= 0 || removeBlocks(volume, transaction, inode, firstWhole, whole)
+      setModified(inode.row, now())
+      transaction.touch(inode)
+    }, true)
+  }
+}
+
+/** Copies up to `length` bytes; returns how many (short at the end of the source). */
+export function copyRange(
+  volume: Volume,
+  from: CachedInode,
+  fromOffset: number,
+  to: CachedInode,
+  toOffset: number,
+  length: number,
+): number {
+  const overlap = from === to && fromOffset < toOffset + length && toOffset < fromOffset + length
+  if (overlap) throw new FsError(EINVAL)
+  const buffer = new Uint8Array(Math.min(COPY_PIECE, length))
+  let copied = 0
+  while (copied < length) {
+    const wanted = Math.min(buffer.length, length - copied)
+    const count = readInto(volume, from, fromOffset + copied, buffer, 0, wanted)
+    if (count === 0) break
+    const written = write(volume, to, toOffset + copied, buffer, 0, count)
+    copied += written
+    if (written < count) break
+  }
+  return copied
+}
+
+const copyPieces = createPieces(512)
+
+/** Copies bytes of a file out of the region. Returns how many; EIO when the first is poisoned. */
+export function readInto(
+  volume: Volume,
+  inode: CachedInode,
+  offset: number,
+  target: Uint8Array,
+  targetOffset: number,
+  length: number,
+): number {
+  let done = 0
+  while (done < length) {
+    let covered: number
+    try {
+      covered = locate(volume, inode, offset + done, length - done, copyPieces)
+    } catch (error) {
+      if (done > 0 && error instanceof FsError && error.errno === EIO) return done
+      throw error
+    }
+    if (covered === 0) break
+    let at = targetOffset + done
+    for (let index = 0; index < copyPieces.count; index++) {
+      const regionOffset = copyPieces.list[index * 2]!
+      const bytes = copyPieces.list[index * 2 + 1]!
+      if (regionOffset < 0) target.fill(0, at, at + bytes)
+      else volume.memory.read(regionOffset, target, at, bytes)
+      at += bytes
+    }
+    done += covered
+  }
+  return done
+}

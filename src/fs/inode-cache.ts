@@ -1,0 +1,108 @@
+/** Inodes in use, as JavaScript objects in front of the inode table. */
+import type { Index } from '../index/index.ts'
+import type { InodeRow } from '../media/change.ts'
+import { EIO, FsError } from './errors.ts'
+import { FileExtents } from './file-extents.ts'
+
+/** Inodes kept per generation; two generations live at a time. */
+const GENERATION = 8192
+
+export class CachedInode {
+  readonly row: InodeRow
+  extents: FileExtents | undefined
+  /** Times newer than the inode table's: written with the next record, at fsync, at commit. */
+  timesDirty = false
+  /** In the running transaction's list of inodes to put. */
+  touched = false
+  /** Blocks set aside for this file while it grows; see Allocator. */
+  window: { block: number; blocks: number } | undefined
+
+  constructor(row: InodeRow) {
+    this.row = row
+  }
+}
+
+/**
+ * A generational cache: what is used moves to the young map; when that is full, the old one is
+ * dropped but for pinned inodes. INVARIANT: an inode is one object while any operation runs.
+ */
+export class InodeCache {
+  #young = new Map<number, CachedInode>()
+  #old = new Map<number, CachedInode>()
+  readonly #index: Index
+  readonly #isPinned: (ino: number) => boolean
+
+  constructor(index: Index, isPinned: (ino: number) => boolean) {
+    this.#index = index
+    this.#isPinned = isPinned
+  }
+
+  /** The inode, or undefined when the table has none. */
+  find(ino: number): CachedInode | undefined {
+    const young = this.#young.get(ino)
+    if (young !== undefined) return young
+    const old = this.#old.get(ino)
+    if (old !== undefined) return this.#keep(old)
+    const row = this.#index.inodes.get(ino)
+    if (row === undefined) return undefined
+    return this.#keep(new CachedInode(row))
+  }
+
+  add(row: InodeRow): CachedInode {
+    return this.#keep(new CachedInode(row))
+  }
+
+  drop(ino: number): void {
+    this.#young.delete(ino)
+    this.#old.delete(ino)
+  }
+
+  /** Reads the row again after a rolled-back transaction. */
+  reload(inode: CachedInode): void {
+    inode.touched = false
+    inode.extents = undefined
+    const row = this.#index.inodes.get(inode.row.ino)
+    if (row === undefined) this.drop(inode.row.ino)
+    else Object.assign(inode.row, row)
+  }
+
+  extents(inode: CachedInode): FileExtents {
+    inode.extents ??= new FileExtents(this.#index.rmap.ofOwner(inode.row.ino))
+    return inode.extents
+  }
+
+  *withDirtyTimes(): IterableIterator<CachedInode> {
+    for (const inode of this.#young.values()) if (inode.timesDirty) yield inode
+    for (const inode of this.#old.values()) if (inode.timesDirty) yield inode
+  }
+
+  *all(): IterableIterator<CachedInode> {
+    yield* this.#young.values()
+    yield* this.#old.values()
+  }
+
+  #keep(inode: CachedInode): CachedInode {
+    const { ino } = inode.row
+    this.#old.delete(ino)
+    this.#young.set(ino, inode)
+    if (this.#young.size > GENERATION) this.#turn()
+    return inode
+  }
+
+  #turn(): void {
+    const previous = this.#old
+    this.#old = this.#young
+    this.#young = new Map()
+    for (const inode of previous.values()) {
+      const pinned = inode.timesDirty || inode.touched || this.#isPinned(inode.row.ino)
+      if (pinned) this.#young.set(inode.row.ino, inode)
+    }
+  }
+}
+
+/** The inode must be there: a dirent or a handle names it. */
+export function mustFind(cache: InodeCache, ino: number): CachedInode {
+  const inode = cache.find(ino)
+  if (inode === undefined) throw new FsError(EIO, `inode ${ino} is not in the index`)
+  return inode
+}

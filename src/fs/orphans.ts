@@ -1,0 +1,108 @@
+/**
+ * Inodes that lost their last name. They live until the last handle and the last kernel reference
+ * are gone; then their blocks are freed, many inodes to a record. After a crash the mount finds them by nlink 0.
+ */
+import { removeBlocks } from './file-blocks.ts'
+import type { CachedInode } from './inode-cache.ts'
+import { isRegular } from './modes.ts'
+import type { Transaction } from './transaction.ts'
+import type { Volume } from './volume.ts'
+
+/** Inodes freed by one record. */
+const BATCH = 64
+
+export class Orphans {
+  readonly #volume: Volume
+  readonly #queue = new Set<number>()
+  #scheduled = false
+
+  constructor(volume: Volume) {
+    this.#volume = volume
+  }
+
+  /** The inode may be ready to be freed: it lost a name, a handle or a kernel reference. */
+  consider(ino: number): void {
+    const volume = this.#volume
+    if (volume.options.readOnly || volume.shutdown !== undefined) return
+    if (volume.lookups.has(ino) || volume.handles.isOpen(ino)) return
+    const inode = volume.inodes.find(ino)
+    if (inode === undefined || inode.row.nlink > 0) return
+    this.#queue.add(ino)
+    this.#schedule()
+  }
+
+  /** Every inode without a name, whoever held it: for unmount, when nobody does any more. */
+  considerAll(): void {
+    for (const ino of this.#volume.index.inodes.orphans()) this.consider(ino)
+  }
+
+  /** Frees everything that waits; false when nothing did. */
+  reap(): boolean {
+    const volume = this.#volume
+    if (this.#queue.size === 0 || volume.shutdown !== undefined) return false
+    const inodes = [...this.#queue]
+      .map((ino) => volume.inodes.find(ino))
+      .filter((inode) => inode !== undefined && this.#isDead(inode)) as CachedInode[]
+    this.#queue.clear()
+    for (let at = 0; at < inodes.length; at += BATCH) this.#free(inodes.slice(at, at + BATCH))
+    return true
+  }
+
+  #isDead(inode: CachedInode): boolean {
+    const { ino, nlink } = inode.row
+    return nlink === 0 && !this.#volume.lookups.has(ino) && !this.#volume.handles.isOpen(ino)
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      if (!this.#volume.frozen) this.#volume.guardQuietly(() => this.reap())
+    })
+  }
+
+  #free(inodes: readonly CachedInode[]): void {
+    const volume = this.#volume
+    for (const inode of inodes) if (this.#extentCount(inode) > BATCH) this.#freeExtents(inode)
+    volume.transact((transaction) => {
+      for (const inode of inodes) this.#remove(transaction, inode)
+    }, true)
+    for (const inode of inodes) {
+      volume.inodes.drop(inode.row.ino)
+      volume.inodeCount--
+    }
+  }
+
+  #extentCount(inode: CachedInode): number {
+    return isRegular(inode.row.mode) ? this.#volume.inodes.extents(inode).list.length : 0
+  }
+
+  /** A file of many extents is emptied in several records first. */
+  #freeExtents(inode: CachedInode): void {
+    const volume = this.#volume
+    for (let done = false; !done; ) {
+      done = volume.transact(
+        (transaction) => removeBlocks(volume, transaction, inode, 0, Number.MAX_SAFE_INTEGER),
+        true,
+      )
+    }
+  }
+
+  #remove(transaction: Transaction, inode: CachedInode): void {
+    const { ino } = inode.row
+    const { index, inodes, allocator } = this.#volume
+    allocator.releaseWindow(inode)
+    if (isRegular(inode.row.mode)) {
+      for (const extent of inodes.extents(inode).list) {
+        const { block, blocks, fileBlock } = extent
+        transaction.apply({ type: 'removeExtent', block, owner: ino, fileBlock })
+        transaction.free(block, blocks)
+      }
+    }
+    for (const name of index.xattrs.list(ino)) {
+      transaction.apply({ type: 'removeXattr', ino, name })
+    }
+    transaction.apply({ type: 'removeInode', ino })
+  }
+}

@@ -1,0 +1,40 @@
+/** What every step of a repair works on. */
+import type { Index } from '../../index/index.ts'
+import type { Geometry } from '../../media/geometry.ts'
+import type { Superblock } from '../../media/superblock.ts'
+import type { Actions } from './actions.ts'
+
+export interface RepairContext {
+  readonly index: Index
+  readonly geometry: Geometry
+  readonly slots: Superblock['slots']
+  readonly actions: Actions
+  /** Seconds since 1970, for what the repair makes. */
+  readonly now: number
+  /** The last sequence given out; a repair takes the next ones for the inodes and names it makes. */
+  sequence: number
+}
+
+/** A row that a step is about to change: whom it is about, and what to say. */
+export type IdRow = Readonly<Record<string, number>>
+
+/**
+ * Runs `change` on the rows `select` finds, and says so for each. The rows are read first: SQLite
+ * does not like a table that changes under the statement that reads it.
+ */
+export function fixRows(
+  context: RepairContext,
+  kind: string,
+  select: string,
+  change: string,
+  say: (row: IdRow) => string,
+): void {
+  const { database } = context.index
+  const rows = database.prepare<[], IdRow>(select).all()
+  if (rows.length === 0) return
+  const statement = database.prepare<[IdRow]>(change)
+  for (const row of rows) {
+    statement.run(row)
+    context.actions.add(kind, say(row))
+  }
+}

@@ -1,0 +1,101 @@
+/** Repairs of single inodes: values nobody can use are replaced by values everybody can. */
+
+import { BLOCK_SIZE } from '../../media/geometry.ts'
+import { SEQUENCE_MAX } from '../check/inodes.ts'
+import { fixRows, type RepairContext } from './context.ts'
+
+const SAFE = Number.MAX_SAFE_INTEGER
+const NOBODY = 65534
+
+export function repairInodes(context: RepairContext): void {
+  restoreRoot(context)
+  repairSequence(context)
+  repairTimes(context)
+  fixRows(
+    context,
+    'inode-owner',
+    `SELECT ino FROM inode
+     WHERE uid NOT BETWEEN 0 AND 4294967295 OR gid NOT BETWEEN 0 AND 4294967295`,
+    `UPDATE inode SET uid = iif(uid BETWEEN 0 AND 4294967295, uid, ${NOBODY}),
+       gid = iif(gid BETWEEN 0 AND 4294967295, gid, ${NOBODY}) WHERE ino = @ino`,
+    (row) => `inode ${row.ino}: the impossible owner is now ${NOBODY}`,
+  )
+  fixRows(
+    context,
+    'inode-size',
+    `SELECT ino, coalesce((SELECT max(file_block + blocks) * ${BLOCK_SIZE} FROM rmap
+       WHERE owner = ino), 0) AS size FROM inode WHERE size NOT BETWEEN 0 AND ${SAFE}`,
+    'UPDATE inode SET size = @size WHERE ino = @ino',
+    (row) => `inode ${row.ino}: size set to the end of its last extent, ${row.size}`,
+  )
+  fixRows(
+    context,
+    'inode-parent',
+    'SELECT ino FROM inode WHERE (mode & 61440) <> 16384 AND parent <> 0',
+    'UPDATE inode SET parent = 0 WHERE ino = @ino',
+    (row) => `inode ${row.ino}: parent cleared, it is no directory`,
+  )
+  fixRows(
+    context,
+    'symlink-size',
+    `SELECT ino, length(target) AS size FROM inode
+     WHERE (mode & 61440) = 40960 AND target IS NOT NULL AND size <> length(target)`,
+    'UPDATE inode SET size = @size WHERE ino = @ino',
+    (row) => `symbolic link ${row.ino}: size set to that of its target, ${row.size}`,
+  )
+  fixRows(
+    context,
+    'inode-target',
+    'SELECT ino FROM inode WHERE (mode & 61440) <> 40960 AND target IS NOT NULL',
+    'UPDATE inode SET target = NULL WHERE ino = @ino',
+    (row) => `inode ${row.ino}: target cleared, it is no symbolic link`,
+  )
+}
+
+function restoreRoot(context: RepairContext): void {
+  const { index, actions, now } = context
+  const root = index.inodes.get(1)
+  if (root === undefined) {
+    index.inodes.put({ ...emptyInode(now), ino: 1, mode: 0o040755, nlink: 2, parent: 1 })
+    actions.add('root-missing', 'made a new root directory')
+  } else if (root.parent !== 1 && (root.mode & 0o170000) === 0o040000) {
+    index.inodes.put({ ...root, parent: 1 })
+    actions.add('root-parent', "the root's parent is the root again")
+  }
+}
+
+/** An inode of the caller (root: fsck), with nothing in it. */
+export function emptyInode(now: number) {
+  const owner = { uid: 0, gid: 0, rdev: 0, flags: 0, size: 0, blocks: 0, target: null }
+  const times = { atime: now, mtime: now, ctime: now, btime: now }
+  return { ...owner, ...times, atimeNs: 0, mtimeNs: 0, ctimeNs: 0, btimeNs: 0 }
+}
+
+/** Numbers above the last sequence would be given out a second time: go on behind them. */
+function repairSequence(context: RepairContext): void {
+  const { database } = context.index
+  const highest = database
+    .prepare<[{ most: number }], number | null>(
+      `SELECT max(n) FROM (SELECT max(ino) AS n FROM inode WHERE ino <= @most
+       UNION ALL SELECT max(cookie) FROM dirent WHERE cookie <= @most)`,
+    )
+    .pluck()
+    .get({ most: SEQUENCE_MAX })
+  if (highest === null || highest === undefined || highest <= context.sequence) return
+  context.actions.add('sequence', `the last sequence is now ${highest}, was ${context.sequence}`)
+  context.sequence = highest
+}
+
+function repairTimes(context: RepairContext): void {
+  for (const time of ['atime', 'mtime', 'ctime', 'btime']) {
+    const good = `${time} BETWEEN -${SAFE} AND ${SAFE}`
+    fixRows(
+      context,
+      'inode-time',
+      `SELECT ino FROM inode WHERE NOT (${good}) OR ${time}_ns NOT BETWEEN 0 AND 999999999`,
+      `UPDATE inode SET ${time} = iif(${good}, ${time}, 0),
+         ${time}_ns = iif(${time}_ns BETWEEN 0 AND 999999999, ${time}_ns, 0) WHERE ino = @ino`,
+      (row) => `inode ${row.ino}: ${time} was out of range and is reset`,
+    )
+  }
+}

@@ -1,0 +1,29 @@
+/**
+ * Makes an index true again, row by row. Every step finds its own rows, so a step may rely on what
+ * the ones before it left; doing it all twice changes nothing the second time.
+ */
+
+import type { RepairContext } from './context.ts'
+import { repairCounts } from './counts.ts'
+import { repairExtents } from './extents.ts'
+import { repairInodes } from './inodes.ts'
+import { freeOrphans, reconnect } from './lost-found.ts'
+import { repairNames, repairParents } from './names.ts'
+
+export function repairIndex(context: RepairContext): void {
+  const { index } = context
+  index.begin()
+  try {
+    repairInodes(context)
+    repairNames(context)
+    freeOrphans(context)
+    reconnect(context)
+    repairParents(context)
+    repairExtents(context)
+    repairCounts(context)
+    index.commit()
+  } catch (error) {
+    index.rollback()
+    throw error
+  }
+}

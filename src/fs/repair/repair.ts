@@ -1,0 +1,159 @@
+/**
+ * Repairs a region: the index is put right in memory, written as a new checkpoint beside the image
+ * it came from, and then the superblocks point at it. Until the first of them is written the region
+ * is what it was.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Memory } from '../../dax/memory.ts'
+import { Checkpointer } from '../../journal/checkpoint.ts'
+import { Halves } from '../../journal/halves.ts'
+import { MediaError } from '../../media/errors.ts'
+import type { BlockRange, Superblock } from '../../media/superblock.ts'
+import type { Examination } from '../check/examine.ts'
+import { copiesAgree } from '../check/superblocks.ts'
+import { type Action, Actions } from './actions.ts'
+import type { RepairContext } from './context.ts'
+import { rebuildFree } from './counts.ts'
+import { stillBad } from './probe.ts'
+import { repairIndex } from './repair-index.ts'
+import { arrangeSlots } from './slots.ts'
+
+/** Is there anything to write at all? A second repair finds that there is not. */
+export function needsRepair(memory: Memory, examination: Examination): boolean {
+  const { pair, superblock, salvaged, problems, orphans } = examination
+  if (superblock === undefined || salvaged === undefined) return false
+  if (problems.some((problem) => problem.fixable)) return true
+  if (superblock.state === 'dirty' || orphans > 0) return true
+  const stale = !(
+    pair.primary instanceof Error ||
+    pair.backup instanceof Error ||
+    copiesAgree(pair)
+  )
+  return stale || poisonLeft(memory, superblock).length < superblock.poison.length
+}
+
+/** The ranges on record that still cannot be read. */
+function poisonLeft(memory: Memory, superblock: Superblock): BlockRange[] {
+  return superblock.poison.filter((range) => stillBad(memory, [range]).length > 0)
+}
+
+/** `now` is in seconds since 1970. Throws MediaError when the result cannot be written. */
+export function repairRegion(memory: Memory, examination: Examination, now: number): Action[] {
+  const { superblock, salvaged, slot } = examination
+  if (superblock === undefined || salvaged === undefined) return []
+  const actions = new Actions()
+  const context: RepairContext = {
+    index: salvaged.index,
+    geometry: superblock.geometry,
+    slots: superblock.slots,
+    actions,
+    now,
+    // What was lost had numbers, and numbers are never given out twice.
+    sequence: salvaged.sequence + salvaged.lost,
+  }
+  tellLosses(examination, actions)
+  repairIndex(context)
+  const poison = forgetPoison(context, memory, superblock)
+  requireJournal({ ...superblock, poison })
+  const target = slot === 0 ? 1 : 0
+  const slots = arrangeSlots(context, memory, target)
+  if (slots === undefined) {
+    throw new MediaError(
+      'checkpoint',
+      0,
+      'there is no free unit for a new image: nothing was written',
+    )
+  }
+  writeCheckpoint(memory, context, target, {
+    ...superblock,
+    slots,
+    poison,
+    ...stateAfter(examination, superblock),
+    // Every record in the journal was made with the old one: none of them is read again.
+    journalSeed: otherSeed(superblock.journalSeed),
+    checkpoint: { ...superblock.checkpoint, slot },
+  })
+  tellWritten(examination, actions)
+  return actions.list()
+}
+
+/** A filesystem that was shut down stays so while something is wrong that nobody could correct. */
+function stateAfter({ problems }: Examination, superblock: Superblock): Partial<Superblock> {
+  const stays = problems.some(({ code, fixable }) => code === 'shutdown' && !fixable)
+  if (stays && superblock.state === 'shutdown') return {}
+  return { state: 'clean', shutdownReason: 'none', shutdownOffset: 0 }
+}
+
+function tellLosses({ salvaged }: Examination, actions: Actions): void {
+  if (salvaged?.damage === undefined) return
+  const { sequence, lost } = salvaged
+  const loss = lost === 0 ? 'no later one is known' : `up to ${lost} later ones are lost`
+  actions.add('journal', `kept the operations up to sequence ${sequence}; ${loss}`)
+}
+
+/** Metadata whose memory works again is used again; the rest stays on record. */
+function forgetPoison(
+  context: RepairContext,
+  memory: Memory,
+  superblock: Superblock,
+): readonly BlockRange[] {
+  const { index, actions } = context
+  const left = poisonLeft(memory, superblock)
+  for (const range of superblock.poison) {
+    if (left.includes(range)) continue
+    for (const row of index.rmap.overlapping(range.block, range.blocks)) {
+      if (row.owner < 0) removePoison(context, range, row)
+    }
+    const where = `${range.blocks} blocks of metadata at block ${range.block}`
+    actions.add('poison', `${where} can be read again and are used again`)
+  }
+  rebuildFree(context)
+  return left
+}
+
+/** Poison of files and of free space stays until somebody clears it. */
+function removePoison({ index }: RepairContext, range: BlockRange, row: BlockRange): void {
+  const start = Math.max(range.block, row.block)
+  const end = Math.min(range.block + range.blocks, row.block + row.blocks)
+  index.poison.remove(start, end - start)
+}
+
+/** The journal goes round bad blocks; what it cannot do is move. */
+function requireJournal(superblock: Superblock): void {
+  const halves = new Halves(superblock)
+  if (halves.usable(0) || halves.usable(1)) return
+  const { offset } = superblock.geometry.journal[0]
+  const sentence = 'its memory is bad in both halves, and it cannot move: copy what can be read'
+  throw new MediaError('journal', offset, sentence)
+}
+
+function otherSeed(seed: number): number {
+  for (;;) {
+    const other = randomBytes(4).readUInt32LE(0)
+    if (other !== seed) return other
+  }
+}
+
+/** `superblock.checkpoint.slot` is the slot the index came from: it stays whole to the end. */
+function writeCheckpoint(
+  memory: Memory,
+  { index, sequence }: RepairContext,
+  target: 0 | 1,
+  superblock: Superblock,
+): void {
+  const checkpointer = new Checkpointer(memory)
+  checkpointer.begin(index.serialize(), sequence, target, superblock.slots[target])
+  checkpointer.finish(superblock)
+}
+
+function tellWritten({ superblock, pair }: Examination, actions: Actions): void {
+  if (superblock?.state === 'shutdown')
+    actions.add('shutdown', 'the filesystem can be mounted again')
+  for (const [name, copy] of [
+    ['primary', pair.primary],
+    ['backup', pair.backup],
+  ] as const) {
+    if (copy instanceof MediaError) actions.add('superblock', `wrote the ${name} superblock anew`)
+  }
+  actions.add('checkpoint', 'wrote a new checkpoint and emptied the journal')
+}

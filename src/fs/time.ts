@@ -1,0 +1,42 @@
+/** The clock of the filesystem: nanoseconds since the epoch, as inodes store them. */
+import type { InodeRow } from '../media/change.ts'
+
+export interface Time {
+  readonly seconds: number
+  readonly nanoseconds: number
+}
+
+let origin = performance.timeOrigin
+
+/** The monotonic clock gives the digits below a millisecond; the wall clock corrects it when set. */
+export function now(): Time {
+  let milliseconds = origin + performance.now()
+  const wall = Date.now()
+  if (Math.abs(wall - milliseconds) > 2) {
+    origin += wall - milliseconds
+    milliseconds = wall
+  }
+  const seconds = Math.floor(milliseconds / 1000)
+  return { seconds, nanoseconds: Math.floor((milliseconds - seconds * 1000) * 1e6) }
+}
+
+export function setAtime(row: InodeRow, time: Time): void {
+  row.atime = time.seconds
+  row.atimeNs = time.nanoseconds
+}
+
+export function setMtime(row: InodeRow, time: Time): void {
+  row.mtime = time.seconds
+  row.mtimeNs = time.nanoseconds
+}
+
+export function setCtime(row: InodeRow, time: Time): void {
+  row.ctime = time.seconds
+  row.ctimeNs = time.nanoseconds
+}
+
+/** Content changed: both of them. */
+export function setModified(row: InodeRow, time: Time): void {
+  setMtime(row, time)
+  setCtime(row, time)
+}

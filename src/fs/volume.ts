@@ -1,0 +1,232 @@
+/**
+ * The state of a mounted filesystem, and the one way to change it: transact().
+ * The other files of this folder are operations on a Volume.
+ */
+import type { DaxDevice } from '../dax/device.ts'
+import { type Memory, MemoryFailure } from '../dax/memory.ts'
+import type { Index } from '../index/index.ts'
+import { type Journal, JournalFullError } from '../journal/journal.ts'
+import type { Geometry } from '../media/geometry.ts'
+import type { Superblock } from '../media/superblock.ts'
+import type { FilesystemEvent } from './administration.ts'
+import { Allocator } from './allocator.ts'
+import { EIO, ENOSPC, EROFS, FsError } from './errors.ts'
+import { HandleTable } from './handles.ts'
+import { type CachedInode, InodeCache, mustFind } from './inode-cache.ts'
+import { now } from './time.ts'
+import { Transaction } from './transaction.ts'
+
+export interface Logger {
+  info(sentence: string): void
+  warn(sentence: string): void
+  error(sentence: string): void
+}
+
+export interface VolumeOptions {
+  readonly readOnly: boolean
+  /** Everything is durable at most this long after it was done. */
+  readonly commitSeconds: number
+  readonly indexDirectory?: string | undefined
+  readonly onFailure: 'handles' | 'sigbus'
+  /** Reads do not change access times. */
+  readonly noatime?: boolean
+  readonly logger: Logger
+}
+
+export interface VolumeParts {
+  readonly device: DaxDevice
+  readonly geometry: Geometry
+  readonly superblock: Superblock
+  readonly index: Index
+  readonly journal: Journal
+}
+
+/** What happens around transactions; set by the parts that care (checkpoints, commit timer). */
+export interface VolumeHooks {
+  /** A record was appended or data written in place: something waits to become durable. */
+  dirtied(): void
+  /** Frees what waits to be freed (unlinked files, blocks held back); false when there was nothing. */
+  makeSpace(): boolean
+  /** The journal cannot take the record: make room, synchronously. */
+  makeJournalRoom(): void
+  /** A checkpoint could not be completed. */
+  checkpointFailed(error: Error): void
+  /** Before a transaction: is there room for the next checkpoint image? Throws ENOSPC. */
+  reserveImage(freesSpace: boolean): void
+}
+
+export class Volume {
+  readonly device: DaxDevice
+  readonly memory: Memory
+  readonly geometry: Geometry
+  readonly options: VolumeOptions
+  readonly index: Index
+  readonly journal: Journal
+  readonly allocator: Allocator
+  readonly handles = new HandleTable()
+  readonly inodes: InodeCache
+  /** Kernel references per inode (nlookup): an inode without a name lives until they are gone. */
+  readonly lookups = new Map<number, number>()
+  superblock: Superblock
+  hooks: VolumeHooks = {
+    dirtied() {},
+    makeSpace: () => false,
+    makeJournalRoom() {},
+    checkpointFailed() {},
+    reserveImage() {},
+  }
+  inodeCount: number
+  /** Set once, never cleared: every operation is EIO. */
+  shutdown: { reason: string; offset: number } | undefined
+  frozen = false
+  /** Stores into file blocks that no msync has covered yet (plain files). */
+  dataDirty = false
+  readonly #transaction: Transaction
+  readonly #listeners = new Set<(event: FilesystemEvent) => void>()
+
+  constructor(parts: VolumeParts, options: VolumeOptions) {
+    this.device = parts.device
+    this.memory = parts.device.memory
+    this.geometry = parts.geometry
+    this.superblock = parts.superblock
+    this.index = parts.index
+    this.journal = parts.journal
+    this.options = options
+    this.allocator = new Allocator(parts.index.freeSpace, parts.geometry.dataStartBlock)
+    this.inodes = new InodeCache(parts.index, (ino) => this.handles.isOpen(ino))
+    this.inodeCount = parts.index.inodes.count()
+    this.#transaction = new Transaction(parts.index)
+    this.journal.onDurable((sequence) => this.allocator.becameDurable(sequence))
+  }
+
+  /** The inode of a request: ESTALE-free, for the kernel only names inodes it has looked up. */
+  inode(ino: number): CachedInode {
+    this.requireAlive()
+    return mustFind(this.inodes, ino)
+  }
+
+  requireAlive(): void {
+    if (this.shutdown !== undefined) throw new FsError(EIO)
+  }
+
+  requireWritable(): void {
+    this.requireAlive()
+    if (this.options.readOnly) throw new FsError(EROFS)
+  }
+
+  /**
+   * Runs `body` as one atomic operation: all of its changes, or none. Data that the changes make
+   * visible must be in the region before `body` returns.
+   */
+  transact<T>(body: (transaction: Transaction) => T, freesSpace = false): T {
+    this.requireWritable()
+    this.hooks.reserveImage(freesSpace)
+    try {
+      return this.#attempt(body, freesSpace)
+    } catch (error) {
+      if (!(error instanceof JournalFullError)) throw error
+      this.hooks.makeJournalRoom()
+      return this.#attempt(body, freesSpace)
+    }
+  }
+
+  #attempt<T>(body: (transaction: Transaction) => T, freesSpace: boolean): T {
+    const transaction = this.#transaction
+    transaction.reset(this.journal.nextSequence)
+    this.index.begin()
+    let result: T
+    try {
+      result = body(transaction)
+      transaction.finish()
+      if (transaction.changes.length > 0) this.journal.append(transaction.changes, { freesSpace })
+    } catch (error) {
+      this.#undo(transaction)
+      throw error
+    }
+    this.index.commit()
+    this.#afterCommit(transaction)
+    return result
+  }
+
+  #afterCommit(transaction: Transaction): void {
+    if (transaction.changes.length === 0) return
+    this.allocator.freeBlocks -= transaction.blocksTaken
+    if (transaction.freed.length > 0 && this.journal.durableSequence < transaction.sequence) {
+      this.allocator.holdBack(transaction.sequence, transaction.freed)
+    }
+    this.hooks.dirtied()
+  }
+
+  #undo(transaction: Transaction): void {
+    this.index.rollback()
+    for (const inode of transaction.touched) this.inodes.reload(inode)
+    this.allocator.releaseAllWindows()
+  }
+
+  /** Runs an operation again after ENOSPC when space that only waits to be freed could be made. */
+  withSpace<T>(operation: () => T): T {
+    try {
+      return operation()
+    } catch (error) {
+      if (!(error instanceof FsError && error.errno === ENOSPC)) throw error
+      if (!this.hooks.makeSpace()) throw error
+      return operation()
+    }
+  }
+
+  /** Every record so far is durable when it returns; frees blocks that waited for that. */
+  commitNow(): void {
+    this.dataDirty = false
+    this.journal.commitNow()
+  }
+
+  /** Records new times of an inode without a record of its own; see DESIGN, "Time-only changes". */
+  dirtyTimes(inode: CachedInode): void {
+    inode.timesDirty = true
+    this.hooks.dirtied()
+  }
+
+  /**
+   * Runs an operation and keeps MemoryFailure inside: a failure nobody knew of goes to the device
+   * (which tells this filesystem as its holder), and the operation is EIO.
+   */
+  guard<T>(operation: () => T): T {
+    try {
+      return operation()
+    } catch (error) {
+      if (error instanceof MemoryFailure) {
+        this.memoryFailed(error.offset, error.length)
+        throw new FsError(EIO)
+      }
+      throw error
+    }
+  }
+
+  /** For work nobody waits for: what goes wrong is logged. */
+  guardQuietly(operation: () => void): void {
+    try {
+      this.guard(operation)
+    } catch (error) {
+      this.options.logger.warn(`background work failed: ${(error as Error).message}`)
+    }
+  }
+
+  memoryFailed(offset: number, length: number): void {
+    if (this.device.badRanges.overlaps(offset, length)) return
+    this.device.memoryFailure(offset, length)
+  }
+
+  subscribe(listener: (event: FilesystemEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  emit(event: FilesystemEvent): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+
+  /** ISO time for events and reports. */
+  timestamp(): string {
+    return new Date(now().seconds * 1000).toISOString()
+  }
+}

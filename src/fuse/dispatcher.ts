@@ -1,0 +1,197 @@
+/** From request to answer: one flat table, one place where errors become errnos. */
+import { constants } from 'node:os'
+import { EIO, ENOENT, ENOSYS, ESTALE, FrozenError, FsError } from '../fs/errors.ts'
+import { putNegativeEntry } from './attributes.ts'
+import { opendir, readdir, readdirplus } from './directories.ts'
+import * as files from './files.ts'
+import * as metadata from './metadata.ts'
+import * as namespace from './namespace.ts'
+import { type Negotiated, negotiate } from './negotiate.ts'
+import { NODE_FREE, NODE_LIVE, NODE_REVOKING } from './nodes.ts'
+import { OPCODE_COUNT, Opcode, opcodeName, WRITE_CACHE } from './protocol.ts'
+import { ENTRY_OUT } from './reply-structs.ts'
+import { WRITE_IN } from './request-structs.ts'
+import type { Session } from './session.ts'
+import { describe } from './wire-log.ts'
+
+const { ENOTTY } = constants.errno
+
+type Operation = (session: Session) => void
+
+interface Entry {
+  readonly run: Operation
+  /** False: the operation does not care about the request's nodeid. */
+  readonly node: boolean
+}
+
+const refuse = (errno: number): Operation => {
+  return () => {
+    throw new FsError(errno)
+  }
+}
+
+const done: Operation = (session) => session.ok(0)
+const ignored: Operation = (session) => {
+  session.answered = true
+}
+/** The whole filesystem; only kernels that were asked to send it. */
+const syncfs: Operation = (session) => session.park(session.fs.fsync(session.request.ino, false))
+
+/**
+ * Operations on the request's inode. What is missing answers ENOSYS; the kernel then asks no more.
+ */
+const ON_NODE: readonly (readonly [number, Operation])[] = [
+  [Opcode.LOOKUP, namespace.lookup],
+  [Opcode.GETATTR, metadata.getattr],
+  [Opcode.SETATTR, metadata.setattr],
+  [Opcode.READLINK, namespace.readlink],
+  [Opcode.SYMLINK, namespace.symlink],
+  [Opcode.MKNOD, namespace.mknod],
+  [Opcode.MKDIR, namespace.mkdir],
+  [Opcode.UNLINK, namespace.unlink],
+  [Opcode.RMDIR, namespace.rmdir],
+  [Opcode.RENAME, namespace.rename],
+  [Opcode.LINK, namespace.link],
+  [Opcode.OPEN, files.open],
+  [Opcode.READ, files.read],
+  [Opcode.WRITE, files.write],
+  [Opcode.FSYNC, files.fsync],
+  [Opcode.SETXATTR, metadata.setxattr],
+  [Opcode.GETXATTR, metadata.getxattr],
+  [Opcode.LISTXATTR, metadata.listxattr],
+  [Opcode.REMOVEXATTR, metadata.removexattr],
+  [Opcode.OPENDIR, opendir],
+  [Opcode.READDIR, readdir],
+  [Opcode.FSYNCDIR, files.fsync],
+  [Opcode.CREATE, files.create],
+  [Opcode.IOCTL, refuse(ENOTTY)],
+  [Opcode.FALLOCATE, files.fallocate],
+  [Opcode.READDIRPLUS, readdirplus],
+  [Opcode.RENAME2, namespace.rename2],
+  [Opcode.LSEEK, files.lseek],
+  [Opcode.COPY_FILE_RANGE, files.copyFileRange],
+  [Opcode.SYNCFS, syncfs],
+  [Opcode.TMPFILE, files.tmpfile],
+  [Opcode.STATX, metadata.statx],
+  [Opcode.COPY_FILE_RANGE_64, files.copyFileRange64],
+]
+
+/** Operations that work whatever has become of the node, or have none. */
+const ALWAYS: readonly (readonly [number, Operation])[] = [
+  [Opcode.FORGET, namespace.forget],
+  [Opcode.BATCH_FORGET, namespace.batchForget],
+  [Opcode.STATFS, metadata.statfs],
+  [Opcode.RELEASE, files.release],
+  [Opcode.RELEASEDIR, files.release],
+  // All but fsync is answered before the kernel can change its mind, and fsync is not worth
+  // stopping.
+  [Opcode.INTERRUPT, ignored],
+  [Opcode.DESTROY, done],
+]
+
+function table(): (Entry | undefined)[] {
+  const entries = new Array<Entry | undefined>(OPCODE_COUNT).fill(undefined)
+  for (const [opcode, run] of ON_NODE) entries[opcode] = { run, node: true }
+  for (const [opcode, run] of ALWAYS) entries[opcode] = { run, node: false }
+  return entries
+}
+
+export class Dispatcher {
+  readonly #session: Session
+  readonly #table = table()
+  /** Requests that wait for the thaw, in the order they came. */
+  #frozen: Uint8Array[] = []
+
+  /** `initialised` is called once INIT has been agreed, `failed` when it cannot be. */
+  constructor(
+    session: Session,
+    initialised: (agreed: Negotiated) => void,
+    failed: (error: unknown) => void,
+  ) {
+    this.#session = session
+    session.retryPostponed = () => this.#resume()
+    this.#table[Opcode.INIT] = {
+      node: false,
+      run: () => {
+        try {
+          const agreed = negotiate(session)
+          if (agreed !== undefined) initialised(agreed)
+        } catch (error) {
+          failed(error)
+          throw error
+        }
+      },
+    }
+  }
+
+  /** Handles the request of `length` bytes that is in the channel's buffer, and answers it. */
+  handle(length: number): void {
+    const session = this.#session
+    const { request } = session
+    request.begin(length)
+    session.answered = false
+    session.result = 0
+    try {
+      const entry = this.#table[request.opcode]
+      if (entry === undefined) session.fail(ENOSYS)
+      else {
+        if (entry.node) this.#resolveNode()
+        entry.run(session)
+      }
+    } catch (error) {
+      if (error instanceof FrozenError) this.#postpone(length)
+      else this.#answerError(error)
+    }
+    session.trace?.(describe(request, session.result))
+  }
+
+  /** Keeps the request until the filesystem is thawed, then handles it as if it had come then. */
+  #postpone(length: number): void {
+    const { fs, request } = this.#session
+    this.#frozen.push(request.data.slice(0, length))
+    if (this.#frozen.length > 1) return
+    fs.thawed().then(
+      () => this.#resume(),
+      () => this.#resume(),
+    )
+  }
+
+  /** The channel's buffer is free between two requests, and promises run there. */
+  #resume(): void {
+    const requests = this.#frozen
+    this.#frozen = []
+    for (const saved of requests) {
+      this.#session.request.data.set(saved)
+      this.handle(saved.length)
+    }
+  }
+
+  #resolveNode(): void {
+    const { nodes, request } = this.#session
+    const state = nodes.state(request.low, request.high)
+    if (state === NODE_FREE) throw new FsError(ESTALE)
+    request.ino = nodes.inoOf(request.low)
+    if (state === NODE_LIVE) return
+    // The kernel looks the name up again and finds the inode's new node. On its way to an OPEN it
+    // may ask for attributes, as long as it has not forgotten the names.
+    const onTheWay = request.opcode === Opcode.GETATTR && state === NODE_REVOKING
+    if (request.opcode === Opcode.OPEN || onTheWay) throw new FsError(ESTALE)
+    // Pages that were dirty when their file was killed, and are healthy, are sent while they go.
+    const dirtyPages =
+      request.opcode === Opcode.WRITE && (request.u32(WRITE_IN.at.write_flags) & WRITE_CACHE) !== 0
+    if (state !== NODE_REVOKING || !dirtyPages) throw new FsError(EIO)
+  }
+
+  #answerError(error: unknown): void {
+    const session = this.#session
+    const { request, policy, out } = session
+    const errno = session.errnoOf(error, opcodeName(request.opcode))
+    if (session.answered) return
+    if (errno !== ENOENT || request.opcode !== Opcode.LOOKUP || policy.valid === 0) {
+      session.fail(errno)
+      return
+    }
+    putNegativeEntry(out, 0, policy.valid)
+    session.ok(ENTRY_OUT.size)
+  }
+}

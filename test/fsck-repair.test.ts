@@ -1,0 +1,297 @@
+import { type Test, t } from 'tap'
+import { format } from '../mkfs/format.ts'
+import { openSimulated } from '../src/dax/device.ts'
+import { fsDaxGet } from '../src/dax/holder.ts'
+import { bootId } from '../src/dax/identity.ts'
+import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
+import { type Examination, examine } from '../src/fs/check/examine.ts'
+import { Filesystem } from '../src/fs/filesystem.ts'
+import { onlySafe } from '../src/fs/repair/policy.ts'
+import { needsRepair, repairRegion } from '../src/fs/repair/repair.ts'
+import type { Index } from '../src/index/index.ts'
+import { Checkpointer } from '../src/journal/checkpoint.ts'
+import { listRecords } from '../src/journal/replay.ts'
+import { BLOCK_SIZE } from '../src/media/geometry.ts'
+import { RECORD_TRANSACTION } from '../src/media/record.ts'
+import { readSuperblocks, requireSuperblock, type Superblock } from '../src/media/superblock.ts'
+
+const SIZE = 64 * 1024 * 1024
+const FILES = 20
+const CALLER = { uid: 0, gid: 0, pid: 1, umask: 0 }
+const WRITE = { cached: false, killPrivileges: false, append: false }
+const silent = { info() {}, warn() {}, error() {} }
+const name = (i: number) => Buffer.from(`file${i}`)
+
+function mount(memory: SimulatedMemory) {
+  const device = openSimulated(memory)
+  fsDaxGet(device, { purpose: 'mount' })
+  const options = {
+    readOnly: false,
+    commitSeconds: 60,
+    onFailure: 'handles',
+    logger: silent,
+  } as const
+  return { device, filesystem: Filesystem.mount(device, options) }
+}
+
+function addFiles(filesystem: Filesystem, from: number, to: number): void {
+  for (let i = from; i < to; i++) {
+    const handle = filesystem.create(1, name(i), 0o644, 2, CALLER)
+    filesystem.write(handle, 0, Buffer.alloc(5000, 65 + i), 0, 5000, WRITE)
+    filesystem.release(handle)
+  }
+}
+
+/** A filesystem with FILES files: half of them in the checkpoint; cleanly unmounted, or crashed. */
+async function populated(clean: boolean): Promise<SimulatedMemory> {
+  const memory = new SimulatedMemory(SIZE)
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  addFiles(filesystem, 0, FILES / 2)
+  await filesystem.checkpoint()
+  addFiles(filesystem, FILES / 2, FILES)
+  const crashed = memory.crash()
+  await filesystem.unmount()
+  return clean ? memory : crashed
+}
+
+/** How many of the files are there, in order and with the right bytes. */
+async function survivors(memory: SimulatedMemory): Promise<number> {
+  const { filesystem } = mount(memory)
+  const bytes = Buffer.alloc(6000)
+  let count = 0
+  for (; count < FILES; count++) {
+    try {
+      const { ino } = filesystem.lookup(1, name(count))
+      const length = filesystem.readInto(filesystem.open(ino, 0, false), 0, bytes, 0, 6000)
+      if (length !== 5000 || bytes[4999] !== 65 + count) break
+    } catch {
+      break
+    }
+  }
+  await filesystem.unmount()
+  return count
+}
+
+function look(memory: SimulatedMemory): Examination {
+  const stages = examine(memory, { bootId: bootId() })
+  for (;;) {
+    const next = stages.next()
+    if (next.done) return next.value
+  }
+}
+
+const codes = (examination: Examination) => examination.problems.map((problem) => problem.code)
+
+/** Repairs, makes sure that a second repair has nothing to do, and returns what is left. */
+function repair(t: Test, memory: SimulatedMemory, expected: readonly string[]) {
+  const before = look(memory)
+  t.same(codes(before), expected, 'found')
+  const safe = onlySafe(before)
+  t.ok(needsRepair(memory, before))
+  const actions = repairRegion(memory, before, 1)
+  const after = look(memory)
+  t.notOk(needsRepair(memory, after), 'a second repair has nothing to do')
+  return {
+    actions: actions.map((action) => action.kind),
+    left: codes(after),
+    lost: before.salvaged!.lost,
+    safe,
+  }
+}
+
+const superblockOf = (memory: SimulatedMemory) => requireSuperblock(readSuperblocks(memory))
+
+function scribble(memory: SimulatedMemory, offset: number, length: number): void {
+  memory.write(offset, Buffer.alloc(length, 0x5a), 0, length)
+}
+
+const slotOffset = ({ slots }: Superblock, slot: 0 | 1) => slots[slot][0]!.block * BLOCK_SIZE
+
+/** Region offset of the n-th transaction behind the checkpoint. */
+function recordOffset(memory: SimulatedMemory, n: number): number {
+  const superblock = superblockOf(memory)
+  const { sequence } = superblock.checkpoint
+  for (const { half, position, header } of listRecords(memory, superblock)) {
+    if (header.kind !== RECORD_TRANSACTION || header.sequence !== sequence + n) continue
+    return superblock.geometry.journal[half].offset + position
+  }
+  throw new Error('no such record')
+}
+
+/** Puts an index on media that was changed by hand. */
+function damageIndex(memory: SimulatedMemory, damage: (index: Index) => void): void {
+  const { superblock, salvaged } = look(memory)
+  damage(salvaged!.index)
+  const { sequence, index } = salvaged!
+  const slot = superblock!.checkpoint.slot === 0 ? 1 : 0
+  const checkpointer = new Checkpointer(memory)
+  checkpointer.begin(index.serialize(), sequence, slot, superblock!.slots[slot])
+  checkpointer.finish(superblock!)
+}
+
+t.test('nothing is wrong with what was unmounted, or what crashed', async (t) => {
+  const clean = await populated(true)
+  t.same(codes(look(clean)), [])
+  t.notOk(needsRepair(clean, look(clean)))
+  const crashed = await populated(false)
+  t.same(codes(look(crashed)), [])
+  const { actions, left } = repair(t, crashed, [])
+  t.same(actions, ['checkpoint'], 'a replay, and no more')
+  t.same(left, [])
+  t.equal(superblockOf(crashed).state, 'clean')
+  t.equal(await survivors(crashed), FILES)
+})
+
+t.test('one bad superblock is made from the other', async (t) => {
+  for (const offset of [0, SIZE - BLOCK_SIZE]) {
+    const memory = await populated(true)
+    scribble(memory, offset + 100, 8)
+    const { left, safe } = repair(t, memory, ['superblock-damaged'])
+    t.same(left, [])
+    t.ok(safe, 'also at boot')
+    t.equal(await survivors(memory), FILES)
+  }
+})
+
+t.test('two bad superblocks are beyond repair', async (t) => {
+  const memory = await populated(true)
+  scribble(memory, 100, 8)
+  scribble(memory, SIZE - BLOCK_SIZE + 100, 8)
+  const found = look(memory)
+  t.same(codes(found), ['superblock-damaged', 'superblock-damaged'])
+  t.notOk(found.problems.some((problem) => problem.fixable))
+  t.notOk(needsRepair(memory, found))
+})
+
+t.test('a superblock in bad memory is told, and nothing is tried', async (t) => {
+  const memory = await populated(true)
+  memory.poison(0, BLOCK_SIZE)
+  const found = look(memory)
+  t.same(codes(found), ['superblock-unreadable'])
+  t.notOk(needsRepair(memory, found))
+  t.equal(await survivors(memory), FILES)
+})
+
+t.test('a journal damaged in the middle keeps its valid beginning', async (t) => {
+  for (const harm of ['scribble', 'poison'] as const) {
+    const memory = await populated(false)
+    const offset = recordOffset(memory, 7)
+    if (harm === 'scribble') scribble(memory, offset + 70, 4)
+    else memory.poison(offset, 1)
+    const { actions, left, lost, safe } = repair(t, memory, ['journal-damaged'])
+    t.notOk(safe, 'not without being asked')
+    t.ok(actions.includes('journal'))
+    t.ok(lost >= FILES - 6, `${lost} operations lost`)
+    t.same(left, [])
+    const count = await survivors(memory)
+    t.ok(count >= FILES / 2 && count < FILES, `${count} files survived`)
+    t.same(codes(look(memory)), [])
+  }
+})
+
+t.test('a lost checkpoint image is made up for by the older one and the journal', async (t) => {
+  for (const clean of [true, false]) {
+    for (const harm of ['scribble', 'poison'] as const) {
+      const memory = await populated(clean)
+      const superblock = superblockOf(memory)
+      const offset = slotOffset(superblock, superblock.checkpoint.slot)
+      if (harm === 'scribble') scribble(memory, offset + 9000, 100)
+      else memory.poison(offset + 8192, BLOCK_SIZE)
+      const { actions, left } = repair(t, memory, ['checkpoint-damaged'])
+      t.same(left, [])
+      t.equal(actions.includes('slot-unit'), harm === 'poison')
+      t.equal(await survivors(memory), FILES, `${harm}, ${clean ? 'clean' : 'crashed'}`)
+    }
+  }
+})
+
+t.test('both images lost are beyond repair', async (t) => {
+  const memory = await populated(true)
+  const superblock = superblockOf(memory)
+  for (const slot of [0, 1] as const) scribble(memory, slotOffset(superblock, slot) + 4096, 20_000)
+  const found = look(memory)
+  t.same(codes(found), ['checkpoint-damaged'])
+  t.notOk(needsRepair(memory, found))
+})
+
+t.test('a shutdown after a metadata failure is cleared when the memory works again', async (t) => {
+  const places = {
+    superblock: () => 0,
+    backup: () => SIZE - BLOCK_SIZE,
+    journal: (superblock: Superblock) => superblock.geometry.journal[0].offset,
+    checkpoint: (superblock: Superblock) => slotOffset(superblock, superblock.checkpoint.slot),
+  }
+  for (const [place, offsetOf] of Object.entries(places)) {
+    for (const real of [false, true]) {
+      const memory = new SimulatedMemory(SIZE)
+      format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+      const { device, filesystem } = mount(memory)
+      addFiles(filesystem, 0, FILES)
+      const offset = offsetOf(filesystem.volume.superblock)
+      if (real) memory.poison(offset, BLOCK_SIZE)
+      t.ok(device.memoryFailure(offset, BLOCK_SIZE) < 0, `${place}: not taken lightly`)
+      await filesystem.unmount()
+      t.throws(() => mount(memory), /run fsck/)
+      const stays = real && (place === 'superblock' || place === 'backup')
+      const unreadable = stays ? ['superblock-unreadable'] : []
+      // What was on the page is not known, but it was all in the emergency checkpoint.
+      const journal = real && place === 'journal' ? ['journal-damaged'] : []
+      const { actions, left } = repair(t, memory, [...unreadable, 'shutdown', ...journal])
+      t.ok(actions.includes('shutdown'))
+      t.equal(actions.includes('poison'), !real)
+      t.same(left, unreadable, `${place}, ${real ? 'bad' : 'good'} memory`)
+      t.equal(await survivors(memory), FILES)
+    }
+  }
+})
+
+t.test('an index that contradicts itself is put right', async (t) => {
+  const memory = await populated(true)
+  damageIndex(memory, ({ database }) => {
+    database.exec(`UPDATE inode SET nlink = 7, blocks = 9 WHERE ino > 1;
+      UPDATE free SET blocks = blocks - 3;
+      INSERT INTO dirent VALUES(1, 16, x'78', 12345, 8)`)
+  })
+  const each = (code: string) => Array.from({ length: FILES }, () => code)
+  const found = ['dirent-dangling', ...each('link-count'), ...each('inode-blocks'), 'space-lost']
+  const { left, safe, actions } = repair(t, memory, found)
+  t.notOk(safe, 'a name was lost')
+  t.ok(actions.includes('dirent-removed'))
+  t.same(left, [])
+  t.equal(await survivors(memory), FILES)
+})
+
+t.test('a filesystem that stays wrong stays shut down', async (t) => {
+  const memory = new SimulatedMemory(SIZE)
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  addFiles(filesystem, 0, FILES)
+  filesystem.shutdown('test')
+  await filesystem.unmount()
+  damageIndex(memory, ({ database }) => database.exec('UPDATE rmap SET flags = 64 WHERE owner > 0'))
+  const found = look(memory)
+  t.ok(codes(found).includes('extent-flags'))
+  t.notOk(needsRepair(memory, found))
+  t.throws(() => mount(memory), /run fsck/)
+})
+
+t.test('power fails during a repair: it can be done again', async (t) => {
+  const memory = await populated(false)
+  scribble(memory, 100, 8)
+  const crashes: SimulatedMemory[] = []
+  memory.onPersist = () =>
+    crashes.push(
+      memory.crash(),
+      memory.crash((line) => line % 3 === 0),
+    )
+  repairRegion(memory, look(memory), 1)
+  for (const crashed of crashes) {
+    const found = look(crashed)
+    if (needsRepair(crashed, found)) repairRegion(crashed, found, 1)
+    t.same(codes(look(crashed)), [])
+  }
+  t.ok(crashes.length > 4)
+  t.equal(await survivors(crashes.at(-1)!), FILES)
+  t.equal(await survivors(crashes[0]!), FILES)
+})

@@ -1,0 +1,122 @@
+import { spawnSync } from 'node:child_process'
+import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import Database from 'better-sqlite3'
+import { t } from 'tap'
+import { format } from '../mkfs/format.ts'
+import { openDevice } from '../src/dax/device.ts'
+import { fsDaxGet } from '../src/dax/holder.ts'
+
+const PROGRAM = fileURLToPath(new URL('../tools/fsck.holdfast.mjs', import.meta.url))
+const SIZE = 32 * 1024 * 1024
+/** Both checkpoint slots: the superblock's unit and the two of the journal come before. */
+const SLOTS = 6 * 1024 * 1024
+
+function fsck(...args: string[]): { status: number | null; out: string; err: string } {
+  const { status, stdout, stderr } = spawnSync(PROGRAM, args, { encoding: 'utf8', timeout: 60_000 })
+  return { status, out: stdout, err: stderr }
+}
+
+function makeRegion(path: string): void {
+  writeFileSync(path, '')
+  const fd = openSync(path, 'r+')
+  writeSync(fd, Buffer.alloc(1), 0, 1, SIZE - 1)
+  closeSync(fd)
+  const device = openDevice(path)
+  format(device.memory, { label: 'label', uid: 0, gid: 0, now: 1 })
+  device.close()
+}
+
+function scribble(path: string, offset: number): void {
+  const fd = openSync(path, 'r+')
+  writeSync(fd, Buffer.alloc(8192, 0x5a), 0, 8192, offset)
+  closeSync(fd)
+}
+
+t.test('exit codes are those of fsck(8)', (t) => {
+  const dir = t.testdir({ other: 'x'.repeat(100_000) })
+  const region = join(dir, 'region')
+  makeRegion(region)
+  const contents = () => Buffer.compare(readFileSync(region), before) === 0
+  let before = readFileSync(region)
+  t.match(fsck(region), { status: 0, out: /clean, 1 inode, 1024\/6144 blocks/, err: '' })
+  t.match(fsck('-p', region), { status: 0, out: /clean\n/ })
+  for (const flag of ['-n', '-a', '-y', '--repair', '-f', '-v'])
+    t.equal(fsck(flag, region).status, 0)
+  t.ok(contents(), 'a clean filesystem is not written to')
+  t.match(fsck(), { status: 16, err: /missing required argument/ })
+  t.match(fsck('-n', '-y', region), { status: 16, err: /only one of/ })
+  t.match(fsck('--what', region), { status: 16, err: /unknown option/ })
+  t.match(fsck(join(dir, 'none')), { status: 8, err: /does not exist/ })
+  t.match(fsck(join(dir, 'other')), { status: 8, err: /not a holdfast filesystem/ })
+  scribble(region, 0)
+  before = readFileSync(region)
+  t.match(fsck('-n', region), {
+    status: 4,
+    out: /primary.*\n.*1 problem left: run fsck.holdfast --repair/,
+  })
+  t.match(fsck(region), { status: 4 })
+  t.ok(contents(), 'not written without being told to')
+  t.match(fsck('-p', region), { status: 1, out: /corrected: wrote the primary superblock anew/ })
+  before = readFileSync(region)
+  t.match(fsck('--repair', region), { status: 0 })
+  t.ok(contents(), 'repairing twice changes nothing')
+  scribble(region, SLOTS)
+  scribble(region, SLOTS + 2 * 1024 * 1024)
+  const hopeless = fsck('--repair', '--json', region)
+  t.equal(hopeless.status, 4)
+  t.match(JSON.parse(hopeless.out), {
+    region,
+    label: 'label',
+    problems: [{ structure: 'checkpoint', code: 'checkpoint-damaged', fixable: false }],
+    actions: [],
+    exitCode: 4,
+  })
+  t.end()
+})
+
+t.test('a region in use is refused, but for a look', (t) => {
+  const region = join(t.testdir(), 'region')
+  makeRegion(region)
+  const device = openDevice(region)
+  fsDaxGet(device, { purpose: 'mount', mountpoint: '/mnt/somewhere' })
+  for (const flag of ['--repair', '-p', '-y', '-v']) {
+    const { status, err } = fsck(flag, region)
+    t.equal(status, 8, flag)
+    t.match(err, /in use.*\/mnt\/somewhere.*-n/)
+  }
+  t.match(fsck('-n', region), { status: 0, out: /is mounted/ })
+  device.close()
+  t.end()
+})
+
+t.test('dump shows the superblocks, the journal and the index', (t) => {
+  const dir = t.testdir()
+  const region = join(dir, 'region')
+  makeRegion(region)
+  const script = `
+    import { dump } from '${new URL('../tools/dump.ts', import.meta.url)}'
+    dump(${JSON.stringify(region)}, JSON.parse(process.argv[1]))`
+  const run = (options: object) => {
+    const args = ['--import=tsx', '--input-type=module', '-e', script, JSON.stringify(options)]
+    return spawnSync(process.execPath, args, { encoding: 'utf8' })
+  }
+  const { stdout } = run({})
+  t.match(stdout, /^primary superblock at 0\n/)
+  t.match(stdout, /\nbackup superblock at 33550336\n/)
+  t.match(stdout, /label +label +name given by mkfs\n/)
+  t.match(stdout, /slot1 +2048\+512 /)
+  const json = JSON.parse(run({ json: true, journal: true }).stdout)
+  t.match(json, { superblocks: [{ copy: 'primary' }, { copy: 'backup' }], journal: [] })
+  const out = join(dir, 'index.db')
+  t.equal(run({ index: out }).status, 0)
+  t.equal(statSync(out).mode & 0o777, 0o600)
+  const database = new Database(out, { readonly: true })
+  t.same(database.prepare('SELECT ino, mode FROM inode').all(), [{ ino: 1, mode: 0o040755 }])
+  database.close()
+  t.not(run({ index: out }).status, 0, 'nothing is overwritten')
+  scribble(region, 0)
+  t.match(run({}).stdout, /primary superblock at 0\n {2}not usable: .*\nbackup superblock/)
+  t.end()
+})
