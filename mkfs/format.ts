@@ -15,8 +15,8 @@ import {
 
 const ROOT_INODE = 1
 /**
- * The sequence of the transaction that mkfs is. The numbers below are never given out: 1 is the root, and
- * directory cookies 1 and 2 are "." and "..".
+ * The sequence of the transaction that mkfs is. The numbers below are never given out: 1 is the
+ * root, and directory cookies 1 and 2 are "." and "..".
  */
 const FIRST_SEQUENCE = 16
 
@@ -62,7 +62,9 @@ function initialSlots(geometry: Geometry): Slots {
   return [[first], [{ ...first, block: first.block + BLOCKS_PER_UNIT }]]
 }
 
-/** A region that grew or shrank since has its old backup somewhere else than the new one will be. */
+/**
+ * A region that grew or shrank since has its old backup somewhere else than the new one will be.
+ */
 function eraseOldSuperblocks(memory: Memory, geometry: Geometry): void {
   const { primary, backup } = readSuperblocks(memory)
   for (const copy of [primary, backup]) {

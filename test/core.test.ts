@@ -1,12 +1,12 @@
 /** The filesystem core over simulated memory: every operation, without a kernel in between. */
 import t from 'tap'
 import { checkIndex } from '../src/fs/check/check.ts'
-import { FsError, errnoName, FrozenError } from '../src/fs/errors.ts'
+import { errnoName, FrozenError, FsError } from '../src/fs/errors.ts'
 import { createPieces, SEEK_DATA, SEEK_HOLE } from '../src/fs/file-read.ts'
 import type { Filesystem } from '../src/fs/filesystem.ts'
 import type { Handle } from '../src/fs/handles.ts'
 import { RENAME_EXCHANGE, RENAME_NOREPLACE } from '../src/fs/operations.ts'
-import { scratchFilesystem, remount } from './support/core.ts'
+import { remount, scratchFilesystem } from './support/core.ts'
 
 const caller = { uid: 1000, gid: 1000, pid: 1, umask: 0o022 }
 const plain = { cached: false, killPrivileges: false, append: false }
@@ -57,14 +57,14 @@ function errnoOf(operation: () => unknown): string {
 }
 
 /** The same checker that fsck runs. */
-function healthy(test: Tap.Test, fs: Filesystem): void {
+function healthy(test: Pick<typeof t, 'same'>, fs: Filesystem): void {
   const { index, geometry, superblock } = fs.volume
   const problems = checkIndex(index.database, geometry, superblock)
-  test.same(problems.map((problem) => problem.message), [], 'the checker finds nothing')
-}
-
-declare namespace Tap {
-  type Test = typeof t
+  test.same(
+    problems.map((problem) => problem.message),
+    [],
+    'the checker finds nothing',
+  )
 }
 
 for (const mode of ['cacheline', 'page'] as const) {
@@ -106,7 +106,10 @@ for (const mode of ['cacheline', 'page'] as const) {
       t.equal(fs.getattr(file.ino).size, 2 * MIB)
       t.equal(fs.getattr(file.ino).blocks, 512)
       t.ok(get(fs, file, 0, 4096).equals(Buffer.alloc(4096)), 'unwritten reads as zeros')
-      t.equal(errnoOf(() => fs.seek(file, 0, SEEK_DATA)), 'ENXIO')
+      t.equal(
+        errnoOf(() => fs.seek(file, 0, SEEK_DATA)),
+        'ENXIO',
+      )
       put(fs, file, MIB, pattern(8192, 4))
       t.equal(fs.seek(file, 0, SEEK_DATA), MIB)
       t.equal(fs.seek(file, MIB, SEEK_HOLE), MIB + 8192)
@@ -134,7 +137,10 @@ for (const mode of ['cacheline', 'page'] as const) {
       const dir = fs.mkdir(1, name('d'), 0o755, caller)
       t.equal(fs.getattr(1).nlink, 3)
       create(fs, 'x', dir.ino)
-      t.equal(errnoOf(() => fs.rmdir(1, name('d'))), 'ENOTEMPTY')
+      t.equal(
+        errnoOf(() => fs.rmdir(1, name('d'))),
+        'ENOTEMPTY',
+      )
       create(fs, 'y')
       t.equal(
         errnoOf(() => fs.rename(1, name('y'), dir.ino, name('x'), RENAME_NOREPLACE)),
@@ -144,12 +150,21 @@ for (const mode of ['cacheline', 'page'] as const) {
       t.same(names(fs), ['d', 'y'])
       fs.rename(1, name('y'), 1, name('z'), 0)
       t.same(names(fs), ['d', 'z'])
-      t.equal(errnoOf(() => fs.rename(1, name('d'), dir.ino, name('inside'), 0)), 'EINVAL')
+      t.equal(
+        errnoOf(() => fs.rename(1, name('d'), dir.ino, name('inside'), 0)),
+        'EINVAL',
+      )
       fs.mkdir(1, name('e'), 0o755, caller)
       fs.rename(1, name('d'), fs.lookup(1, name('e')).ino, name('d2'), 0)
       t.equal(fs.getattr(1).nlink, 3, 'a moved directory takes its link along')
-      t.equal(errnoOf(() => fs.lookup(1, Buffer.alloc(256, 97))), 'ENAMETOOLONG')
-      t.equal(errnoOf(() => fs.mkdir(1, name('e'), 0o755, caller)), 'EEXIST')
+      t.equal(
+        errnoOf(() => fs.lookup(1, Buffer.alloc(256, 97))),
+        'ENAMETOOLONG',
+      )
+      t.equal(
+        errnoOf(() => fs.mkdir(1, name('e'), 0o755, caller)),
+        'EEXIST',
+      )
       healthy(t, fs)
       await fs.unmount()
     })
@@ -261,20 +276,35 @@ t.test('failure: the right handles die, the file heals, poison survives', async 
   t.equal(result.kind, 'data')
   t.same(result.inodes, [hit.ino])
   t.equal(result.handlesKilled, 1)
-  t.equal(errnoOf(() => get(fs, hit, 0, 10)), 'EIO', 'dead for ever')
+  t.equal(
+    errnoOf(() => get(fs, hit, 0, 10)),
+    'EIO',
+    'dead for ever',
+  )
   t.ok(get(fs, other, 0, 4096).equals(pattern(4096, 2)), 'the other file goes on')
   const fresh = fs.open(hit.ino, O_RDWR, false)
   t.equal(get(fs, fresh, 0, 8192).length, 4096, 'healthy bytes before the poison')
-  t.equal(errnoOf(() => get(fs, fresh, 4096, 10)), 'EIO')
+  t.equal(
+    errnoOf(() => get(fs, fresh, 4096, 10)),
+    'EIO',
+  )
   t.ok(get(fs, fresh, 8192, 4096).equals(pattern(10 * 4096, 1).subarray(8192, 12288)))
-  t.equal(errnoOf(() => put(fs, fresh, 5000, name('part'))), 'EIO', 'a part cannot heal')
+  t.equal(
+    errnoOf(() => put(fs, fresh, 5000, name('part'))),
+    'EIO',
+    'a part cannot heal',
+  )
   const again = fs.inject({ target, length: 4096, method: 'soft' })
   t.equal(again.handlesKilled, 0, 'the same report twice is one failure')
 
   await fs.unmount()
   const second = remount(memory)
   const reopened = second.open(hit.ino, O_RDWR, false)
-  t.equal(errnoOf(() => get(second, reopened, 4096, 10)), 'EIO', 'poison survives the remount')
+  t.equal(
+    errnoOf(() => get(second, reopened, 4096, 10)),
+    'EIO',
+    'poison survives the remount',
+  )
   put(second, reopened, 4096, pattern(4096, 3))
   t.ok(get(second, reopened, 4096, 4096).equals(pattern(4096, 3)), 'a whole block heals')
   t.equal(second.status().blocks.poisoned, 1)
@@ -310,8 +340,14 @@ for (const structure of ['superblock', 'journal', 'checkpoint'] as const) {
     const result = fs.inject({ target, length: 4096, method: 'soft' })
     t.equal(result.kind, 'metadata')
     t.equal(result.shutdown, true)
-    t.equal(errnoOf(() => get(fs, file, 0, 1)), 'EIO')
-    t.equal(errnoOf(() => fs.lookup(1, name('a'))), 'EIO')
+    t.equal(
+      errnoOf(() => get(fs, file, 0, 1)),
+      'EIO',
+    )
+    t.equal(
+      errnoOf(() => fs.lookup(1, name('a'))),
+      'EIO',
+    )
     t.ok(fs.statfs().blocks > 0, 'statfs answers')
     t.equal(fs.getattr(1).ino, 1, 'so does getattr of the root')
     t.equal(fs.status().state, 'shutdown')

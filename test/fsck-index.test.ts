@@ -17,8 +17,8 @@ const slots: Slots = [
 const SEQUENCE = 100
 
 /**
- * /dir (2), /dir/file (3, also /link, with an xattr), /symlink (4), /empty (5), /one (6) and /two (7)
- * with shared blocks, /gone (8) unlinked while open, /device (9), a quarantined block.
+ * /dir (2), /dir/file (3, also /link, with an xattr), /symlink (4), /empty (5), /one (6) and /two
+ * (7) with shared blocks, /gone (8) unlinked while open, /device (9), a quarantined block.
  */
 function scratchIndex(): Index {
   const index = Index.create()

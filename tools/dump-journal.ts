@@ -99,7 +99,9 @@ function describe(change: Change): string {
   }
 }
 
-/** Names are bytes: what is not printable ASCII or valid UTF-8 is escaped, so a line stays a line. */
+/**
+ * Names are bytes: what is not printable ASCII or valid UTF-8 is escaped, so a line stays a line.
+ */
 function quote(bytes: Uint8Array): string {
   const text = Buffer.from(bytes).toString('utf8')
   const faithful = Buffer.compare(Buffer.from(text), bytes) === 0

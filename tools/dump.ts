@@ -1,6 +1,6 @@
 /**
- * holdfast dump: what lies in a region, readable. Reads only, and believes nothing; a mounted region
- * changes while it is read, so there the answer is the best that can be had.
+ * holdfast dump: what lies in a region, readable. Reads only, and believes nothing; a mounted
+ * region changes while it is read, so there the answer is the best that can be had.
  */
 import { writeFileSync } from 'node:fs'
 import { print, printJson } from '../src/cli/output.ts'

@@ -1,4 +1,6 @@
-/** How results look: tables and colours for a person at a terminal, plain aligned text for a pipe. */
+/**
+ * How results look: tables and colours for a person at a terminal, plain aligned text for a pipe.
+ */
 import { styleText } from 'node:util'
 
 type Style = Parameters<typeof styleText>[0]

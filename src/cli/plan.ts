@@ -1,4 +1,6 @@
-/** A mount as it was asked for, its paths made absolute, and what can be refused before any work. */
+/**
+ * A mount as it was asked for, its paths made absolute, and what can be refused before any work.
+ */
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { canonical } from '../control/target.ts'
 import { isBelow } from './busy.ts'

@@ -6,7 +6,9 @@ import { LineReader } from './lines.ts'
 import { callMethod, type MountFacts } from './methods.ts'
 import { ControlError, MAX_LINE, type ServerLine } from './protocol.ts'
 
-/** Unread output at which a client is given up, bytes: a stopped watcher must not fill our memory. */
+/**
+ * Unread output at which a client is given up, bytes: a stopped watcher must not fill our memory.
+ */
 const MAX_UNREAD = 8 * 1024 * 1024
 
 export interface ConnectionContext {

@@ -1,6 +1,6 @@
 /**
- * Emulated memory faults: the pages of a range really fault in this process (SIGBUS on a load, EFAULT
- * from a system call) until the fault is withdrawn.
+ * Emulated memory faults: the pages of a range really fault in this process (SIGBUS on a load,
+ * EFAULT from a system call) until the fault is withdrawn.
  */
 import { native } from '../native/binding.ts'
 import type { DaxDevice } from './device.ts'

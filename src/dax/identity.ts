@@ -32,7 +32,9 @@ export function processAlive(pid: number, startTime?: number): boolean {
   return startTime === undefined || now === undefined || now === startTime
 }
 
-/** /proc/PID/stat from its third field on: the second, the name, may hold spaces and parentheses. */
+/**
+ * /proc/PID/stat from its third field on: the second, the name, may hold spaces and parentheses.
+ */
 function statFields(pid: number): string[] | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')

@@ -23,7 +23,9 @@ export class MemoryFailure extends Error {
   }
 }
 
-/** Offsets and lengths are bytes. Every method but flushAsync throws MemoryFailure synchronously. */
+/**
+ * Offsets and lengths are bytes. Every method but flushAsync throws MemoryFailure synchronously.
+ */
 export interface Memory {
   readonly size: number
   /**

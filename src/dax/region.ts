@@ -1,4 +1,6 @@
-/** What a path leads to: a plain file or a device-dax node, with its size, and its one true name. */
+/**
+ * What a path leads to: a plain file or a device-dax node, with its size, and its one true name.
+ */
 import {
   type BigIntStats,
   closeSync,

@@ -1,4 +1,6 @@
-/** Where holder records, lock files and control sockets lie: nobody else may be able to plant one. */
+/**
+ * Where holder records, lock files and control sockets lie: nobody else may be able to plant one.
+ */
 import { chmodSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * POSIX ACLs. The kernel checks them (FUSE_POSIX_ACL); inheritance and their tie to the mode bits are
- * the filesystem's work, as in posix_acl_create and posix_acl_chmod.
+ * POSIX ACLs. The kernel checks them (FUSE_POSIX_ACL); inheritance and their tie to the mode bits
+ * are the filesystem's work, as in posix_acl_create and posix_acl_chmod.
  */
 import { EINVAL, FsError } from './errors.ts'
 

@@ -43,8 +43,9 @@ export class Allocator {
   }
 
   /**
-   * Up to `wanted` contiguous blocks for `inode`, preferably right after region block `goal - 1`. Only
-   * chooses: the caller takes them from the free table in its transaction. Undefined when nothing is left.
+   * Up to `wanted` contiguous blocks for `inode`, preferably right after region block `goal - 1`.
+   * Only chooses: the caller takes them from the free table in its transaction. Undefined when
+   * nothing is left.
    */
   choose(inode: CachedInode, goal: number | undefined, wanted: number): BlockRange | undefined {
     const window = inode.window

@@ -57,7 +57,9 @@ function chmod(volume: Volume, transaction: Transaction, inode: CachedInode, mod
   transaction.apply({ type: 'putXattr', ino, name: ACCESS_ACL, value: chmodAcl(acl, mode) })
 }
 
-/** A write or chown by somebody drops suid, sgid (when it means execution) and file capabilities. */
+/**
+ * A write or chown by somebody drops suid, sgid (when it means execution) and file capabilities.
+ */
 export function killPrivileges(volume: Volume, transaction: Transaction, inode: CachedInode): void {
   const { row } = inode
   if (isDirectory(row.mode)) return

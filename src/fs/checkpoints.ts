@@ -1,6 +1,7 @@
 /**
- * When a checkpoint is taken, and where its image goes. The writing itself is journal/checkpoint.ts.
- * A checkpoint runs in slices between operations; whoever cannot wait finishes it synchronously.
+ * When a checkpoint is taken, and where its image goes. The writing itself is
+ * journal/checkpoint.ts. A checkpoint runs in slices between operations; whoever cannot wait
+ * finishes it synchronously.
  */
 import { Checkpointer } from '../journal/checkpoint.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
@@ -11,6 +12,7 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../media/superblock.ts'
+import { MAX_POISON_RANGES } from '../media/superblock-layout.ts'
 import { ENOSPC, FsError } from './errors.ts'
 import type { Transaction } from './transaction.ts'
 import type { Volume } from './volume.ts'
@@ -98,15 +100,14 @@ export class Checkpoints {
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
     // Data first: a superblock that names extents must not be durable before their bytes are.
-    if (this.#running === running)
-      await this.#volume.memory.flushAsync(0, this.#volume.geometry.size)
+    if (this.#running === running) await running.checkpointer.flush()
     if (this.#running === running) this.#complete(running)
     return running
   }
 
   #finishNow(running: Running): void {
     while (running.checkpointer.step(SLICE)) {}
-    this.#volume.memory.flush(0, this.#volume.geometry.size)
+    running.checkpointer.flushNow()
     this.#complete(running)
   }
 
@@ -126,8 +127,8 @@ export class Checkpoints {
   }
 
   /**
-   * The last writes after a metadata failure: the index in memory is whole, so its image goes into the
-   * standby slot, and state, reason and poison into every healthy superblock.
+   * The last writes after a metadata failure: the index in memory is whole, so its image goes into
+   * the standby slot, and state, reason and poison into every healthy superblock.
    */
   emergency(reason: ShutdownReason, offset: number, poison: readonly BlockRange[]): void {
     const volume = this.#volume
@@ -138,15 +139,13 @@ export class Checkpoints {
     } catch (error) {
       volume.options.logger.error(`the emergency checkpoint failed: ${(error as Error).message}`)
     }
-    const shutdownOffset = offset
-    const stopped = {
+    volume.superblock = writeSuperblocks(volume.memory, {
       ...superblock,
       state: 'shutdown',
       shutdownReason: reason,
-      shutdownOffset,
-      poison,
-    }
-    volume.superblock = writeSuperblocks(volume.memory, stopped as Superblock).superblock
+      shutdownOffset: offset,
+      poison: [...superblock.poison, ...poison].slice(0, MAX_POISON_RANGES),
+    }).superblock
   }
 
   #saveImage(superblock: Superblock): Superblock {
@@ -156,7 +155,7 @@ export class Checkpoints {
     const image = volume.index.serialize()
     checkpointer.begin(image, volume.journal.lastSequence, standby, superblock.slots[standby])
     while (checkpointer.step(SLICE)) {}
-    volume.memory.flush(0, volume.geometry.size)
+    checkpointer.flushNow()
     return checkpointer.finish(superblock)
   }
 
@@ -200,13 +199,17 @@ export class Checkpoints {
     const range = volume.allocator.chooseUnits(units)
     if (range === undefined) return false
     for (let at = 0; at < range.blocks; at += BLOCKS_PER_UNIT) this.#takeUnit(range.block + at)
+    // The superblock must not list a unit that, after a host crash, the index calls free.
+    volume.commitNow()
     const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
     slots[slot] = joinRanges([...slots[slot], range])
     volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
     return true
   }
 
-  /** Takes poisoned units out of the standby slot. Their rows go, their bad blocks stay quarantined. */
+  /**
+   * Takes poisoned units out of the standby slot. Their rows go, their bad blocks stay quarantined.
+   */
   dropUnits(failed: readonly BlockRange[]): void {
     const volume = this.#volume
     this.abandon()

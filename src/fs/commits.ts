@@ -1,6 +1,7 @@
 /**
  * When things become durable. On plain files everything is committed at least every commit interval
- * and at fsync; on memory with durable stores only lazy times are left to write. One timer, armed only while something waits.
+ * and at fsync; on memory with durable stores only lazy times are left to write. One timer, armed
+ * only while something waits.
  */
 import type { CachedInode } from './inode-cache.ts'
 import type { Volume } from './volume.ts'

@@ -1,4 +1,6 @@
-/** Operating errors of the filesystem: a positive errno, thrown by src/fs, mapped by the transports. */
+/**
+ * Operating errors of the filesystem: a positive errno, thrown by src/fs, mapped by the transports.
+ */
 import { constants } from 'node:os'
 
 const names = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))

@@ -125,7 +125,9 @@ export class FailurePolicy {
     return 0
   }
 
-  /** The blocks of the range that were not poisoned before: the same report twice is one failure. */
+  /**
+   * The blocks of the range that were not poisoned before: the same report twice is one failure.
+   */
   #unknownPart(offset: number, length: number): BlockRange[] {
     const end = Math.min(Math.ceil((offset + length) / BLOCK_SIZE), this.#volume.geometry.blocks)
     const first = Math.floor(offset / BLOCK_SIZE)
@@ -145,8 +147,8 @@ export class FailurePolicy {
   }
 
   /**
-   * The superseded checkpoint slot, unused journal space and the rest of the superblocks' units hold
-   * nothing that is needed.
+   * The superseded checkpoint slot, unused journal space and the rest of the superblocks' units
+   * hold nothing that is needed.
    */
   #inUse(row: ExtentRow, failed: readonly BlockRange[]): boolean {
     const volume = this.#volume
@@ -174,7 +176,12 @@ export class FailurePolicy {
     // The index is whole; the image of the emergency checkpoint must know the poison as well.
     const volume = this.#volume
     volume.index.begin()
-    for (const { block, blocks } of failed) volume.index.poison.put(block, blocks)
+    for (const { block, blocks } of failed) {
+      for (const free of volume.index.freeSpace.overlapping(block, blocks)) {
+        volume.index.freeSpace.allocate(free.block, free.blocks)
+      }
+      volume.index.poison.put(block, blocks)
+    }
     volume.index.commit()
     this.shutdown('metadata-failure', 'memory under metadata failed', offset, failed)
   }
@@ -193,6 +200,12 @@ export class FailurePolicy {
           transaction.apply({ type: 'putPoison', block, blocks })
         }
       }, true)
+      // The journal goes round bad blocks of its own.
+      for (const row of rows.filter(({ owner }) => owner === OWNER_JOURNAL)) {
+        for (const range of failed.filter((bad) => overlapping(bad, row))) {
+          volume.journal.avoid(range.block * BLOCK_SIZE, range.blocks * BLOCK_SIZE)
+        }
+      }
       // A bad unit leaves the standby slot; the next record finds the slot short and grows it.
       if (rows.some((row) => row.owner === OWNER_CHECKPOINT)) this.#checkpoints.dropUnits(failed)
       return 0
@@ -224,4 +237,8 @@ export function pathOf(index: Index, ino: number): string | undefined {
     at = name.parent
   }
   return `/${names.join('/')}`
+}
+
+function overlapping(a: BlockRange, b: BlockRange): boolean {
+  return a.block < b.block + b.blocks && b.block < a.block + a.blocks
 }

@@ -127,8 +127,8 @@ function goalFor(volume: Volume, inode: CachedInode, fileBlock: number): number 
 }
 
 /**
- * Allocates blocks for the hole at `fileBlock`, up to `blocks` of them. The extent is returned, not yet
- * added: the caller fills the blocks first. Undefined when the region is full.
+ * Allocates blocks for the hole at `fileBlock`, up to `blocks` of them. The extent is returned, not
+ * yet added: the caller fills the blocks first. Undefined when the region is full.
  */
 export function allocateBlocks(
   volume: Volume,

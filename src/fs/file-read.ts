@@ -20,7 +20,8 @@ export function createPieces(capacity: number): Pieces {
 
 /**
  * Fills `pieces` for [offset, offset + length) of the file. Returns the bytes they cover: short at
- * the end of the file, where the pieces are used up, or before the first poisoned byte; EIO when the first byte is poisoned.
+ * the end of the file, where the pieces are used up, or before the first poisoned byte; EIO when
+ * the first byte is poisoned.
  */
 export function locate(
   volume: Volume,

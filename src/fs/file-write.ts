@@ -1,4 +1,6 @@
-/** Writing: in place where blocks hold data, through a transaction where the file's shape changes. */
+/**
+ * Writing: in place where blocks hold data, through a transaction where the file's shape changes.
+ */
 import { BLOCK_SIZE } from '../media/geometry.ts'
 import { EFBIG, EIO, ENOSPC, FsError } from './errors.ts'
 import { addExtent, allocateBlocks, markWritten, removeBlocks, zeroBytes } from './file-blocks.ts'
@@ -143,8 +145,8 @@ function writePiece(
 }
 
 /**
- * Stores the bytes [at, at + length) into blocks that nobody can see yet, and zeros around them up to
- * block boundaries. `regionBlock` is where file block `fileBlock` lies.
+ * Stores the bytes [at, at + length) into blocks that nobody can see yet, and zeros around them up
+ * to block boundaries. `regionBlock` is where file block `fileBlock` lies.
  */
 function fillBlocks(
   volume: Volume,
@@ -199,8 +201,8 @@ function fillUnwritten(
 }
 
 /**
- * Overwriting whole poisoned blocks moves the file onto new ones; the bad blocks stay quarantined. A
- * write that would need the old bytes of a poisoned block is EIO.
+ * Overwriting whole poisoned blocks moves the file onto new ones; the bad blocks stay quarantined.
+ * A write that would need the old bytes of a poisoned block is EIO.
  */
 function heal(
   volume: Volume,

@@ -87,7 +87,9 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
     return filesystem
   }
 
-  /** Final checkpoint; the region is clean when it resolves. After a shutdown nothing is written. */
+  /**
+   * Final checkpoint; the region is clean when it resolves. After a shutdown nothing is written.
+   */
   async unmount(): Promise<void> {
     this.#commits.stop()
     this.volume.emit({ event: 'unmount', time: this.volume.timestamp() })
@@ -429,6 +431,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
 
   shutdown(reason: string): void {
     this.#failure.shutdown('forced', reason, 0, [])
+    this.#freeze.thaw()
   }
 
   async checkpoint(): Promise<CheckpointResult> {
@@ -466,6 +469,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
   }
 
   #requireThawed(): void {
+    this.volume.requireAlive()
     if (this.volume.frozen) throw new FrozenError()
   }
 

@@ -1,7 +1,9 @@
 /** Open files and directories: what a FUSE fh stands for. */
 import { EBADF, FsError } from './errors.ts'
 
-/** INVARIANT: `dead` never goes back to false; a dead handle answers EIO to everything but release. */
+/**
+ * INVARIANT: `dead` never goes back to false; a dead handle answers EIO to everything but release.
+ */
 export class Handle {
   readonly id: number
   readonly ino: number

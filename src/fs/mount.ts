@@ -7,6 +7,7 @@ import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
 import {
+  mountedSuperblock,
   readSuperblocks,
   requireSuperblock,
   type Superblock,
@@ -33,7 +34,7 @@ export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
     for (const { block, blocks } of index.poison.all()) {
       device.badRanges.add(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
     }
-    const superblock = options.readOnly ? found : markDirty(device, found)
+    const superblock = options.readOnly ? found : markDirty(device, found, replay.lastEpoch)
     const journal = new Journal(device.memory, superblock, replay)
     const { geometry } = superblock
     const volume = new Volume({ device, geometry, superblock, index, journal }, options)
@@ -48,24 +49,20 @@ export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
 function refuseShutdown(device: DaxDevice, superblock: Superblock): void {
   if (superblock.state !== 'shutdown') return
   const { shutdownReason, shutdownOffset } = superblock
-  const sentence = `the filesystem was shut down (${shutdownReason}): run fsck.holdfast --repair ${device.path}`
+  const remedy = `run fsck.holdfast --repair ${device.path}`
+  const sentence = `the filesystem was shut down (${shutdownReason}): ${remedy}`
   throw new MediaError('superblock', shutdownOffset, sentence)
 }
 
-function markDirty(device: DaxDevice, superblock: Superblock): Superblock {
-  const { superblock: written } = writeSuperblocks(device.memory, {
-    ...superblock,
-    state: 'dirty',
-    epoch: superblock.epoch + 1,
-    bootId: bootId(),
-    holder: {
-      pid: process.pid,
-      host: hostname(),
-      mountpoint: device.holder?.mountpoint ?? '',
-      since: Math.floor(Date.now() / 1000),
-    },
-  })
-  return written
+function markDirty(device: DaxDevice, superblock: Superblock, lastEpoch: number): Superblock {
+  const holder = {
+    pid: process.pid,
+    host: hostname(),
+    mountpoint: device.holder?.mountpoint ?? '',
+    since: Math.floor(Date.now() / 1000),
+  }
+  const mounted = mountedSuperblock(superblock, { bootId: bootId(), holder, lastEpoch })
+  return writeSuperblocks(device.memory, mounted).superblock
 }
 
 /**

@@ -150,8 +150,8 @@ export interface FilesystemOperations {
 /** What the failure policy asks of a transport. Called synchronously, works asynchronously. */
 export interface KernelCache {
   /**
-   * Every handle of the inode is dead: retire its node id, forget its entries (`names`), revoke its pages.
-   * Resolves when mappings are gone.
+   * Every handle of the inode is dead: retire its node id, forget its entries (`names`), revoke its
+   * pages. Resolves when mappings are gone.
    */
   revoke(ino: number, names: readonly { parent: number; name: Uint8Array }[]): Promise<void>
   /** Cached pages and attributes of a healthy inode changed behind the kernel (control socket). */

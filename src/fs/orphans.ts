@@ -1,6 +1,7 @@
 /**
  * Inodes that lost their last name. They live until the last handle and the last kernel reference
- * are gone; then their blocks are freed, many inodes to a record. After a crash the mount finds them by nlink 0.
+ * are gone; then their blocks are freed, many inodes to a record. After a crash the mount finds
+ * them by nlink 0.
  */
 import { removeBlocks } from './file-blocks.ts'
 import type { CachedInode } from './inode-cache.ts'

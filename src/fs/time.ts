@@ -8,7 +8,9 @@ export interface Time {
 
 let origin = performance.timeOrigin
 
-/** The monotonic clock gives the digits below a millisecond; the wall clock corrects it when set. */
+/**
+ * The monotonic clock gives the digits below a millisecond; the wall clock corrects it when set.
+ */
 export function now(): Time {
   let milliseconds = origin + performance.now()
   const wall = Date.now()

@@ -45,7 +45,9 @@ export interface VolumeParts {
 export interface VolumeHooks {
   /** A record was appended or data written in place: something waits to become durable. */
   dirtied(): void
-  /** Frees what waits to be freed (unlinked files, blocks held back); false when there was nothing. */
+  /**
+   * Frees what waits to be freed (unlinked files, blocks held back); false when there was nothing.
+   */
   makeSpace(): boolean
   /** The journal cannot take the record: make room, synchronously. */
   makeJournalRoom(): void

@@ -97,7 +97,9 @@ export class FreeSpaceTable {
     return true
   }
 
-  /** Gives a range back and joins it with its neighbours; false when part of it was free already. */
+  /**
+   * Gives a range back and joins it with its neighbours; false when part of it was free already.
+   */
   free(block: number, blocks: number): boolean {
     let start = block
     let length = blocks

@@ -15,7 +15,9 @@ import { RmapTable } from './rmap.ts'
 import { TABLES } from './schema.ts'
 import { XattrTable } from './xattrs.ts'
 
-/** SQLite's ceiling for an image in memory is 1 GiB; above half of it the index goes into a file. */
+/**
+ * SQLite's ceiling for an image in memory is 1 GiB; above half of it the index goes into a file.
+ */
 const MEMORY_IMAGE_MAX = 512 * 1024 * 1024
 
 export const INDEX_PAGE_SIZE = 4096

@@ -14,7 +14,7 @@ export class PoisonTable {
     const all = database.prepare<[], Columns>('SELECT block, blocks FROM poison ORDER BY block')
     this.#all = all.raw() as unknown as typeof all
     const overlapping = database.prepare<[number, number], Columns>(
-      `SELECT block, blocks FROM poison WHERE block < ?2 AND block + blocks > ?1 ORDER BY block`,
+      `SELECT block, blocks FROM poison WHERE block < ? AND block + blocks > ? ORDER BY block`,
     )
     this.#overlapping = overlapping.raw() as unknown as typeof overlapping
     this.#insert = database.prepare('INSERT INTO poison(block, blocks) VALUES (?, ?)')
@@ -26,7 +26,7 @@ export class PoisonTable {
   }
 
   overlapping(block: number, blocks: number): BlockRange[] {
-    const rows = this.#overlapping.all(block, block + blocks)
+    const rows = this.#overlapping.all(block + blocks, block)
     return rows.map((row) => ({ block: row[0], blocks: row[1] }))
   }
 

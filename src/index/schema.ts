@@ -20,7 +20,8 @@ export const TABLES: readonly string[] = [
   ctime INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, btime INTEGER NOT NULL, btime_ns INTEGER NOT NULL,
   target BLOB
 ) STRICT`,
-  // The cookie is the sequence of the transaction that made the entry: readdir order is creation order.
+  // The cookie is the sequence of the transaction that made the entry: readdir order is creation
+  // order.
   `CREATE TABLE dirent(
   parent INTEGER NOT NULL, cookie INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, kind INTEGER NOT NULL,
   PRIMARY KEY(parent, cookie)
@@ -31,7 +32,8 @@ export const TABLES: readonly string[] = [
   ino INTEGER NOT NULL, name BLOB NOT NULL, value BLOB NOT NULL,
   PRIMARY KEY(ino, name)
 ) STRICT, WITHOUT ROWID`,
-  // Both directions in one table: by block for "who owns this?", by owner for "where is this file?".
+  // Both directions in one table: by block for "who owns this?", by owner for "where is this
+  // file?".
   `CREATE TABLE rmap(
   block INTEGER NOT NULL, blocks INTEGER NOT NULL, owner INTEGER NOT NULL, file_block INTEGER NOT NULL,
   flags INTEGER NOT NULL,

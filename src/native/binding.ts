@@ -75,7 +75,9 @@ export interface Binding {
     targetOffset: number,
     length: number,
   ): number
-  /** On a sync mapping `durable` uses streaming stores / clwb and a fence; elsewhere it is ignored. */
+  /**
+   * On a sync mapping `durable` uses streaming stores / clwb and a fence; elsewhere it is ignored.
+   */
   copyIn(
     id: MapId,
     offset: number,
@@ -102,21 +104,31 @@ export interface Binding {
   /** The same from a worker thread. */
   msyncAsync(id: MapId, offset: number, length: number): Promise<void>
   // signal.c
-  /** Installs the SIGBUS handler (once per process) and asks for early notices (PR_MCE_KILL_EARLY). */
+  /**
+   * Installs the SIGBUS handler (once per process) and asks for early notices (PR_MCE_KILL_EARLY).
+   */
   onBusError(handler: (event: BusError) => void): void
   // poison.c
-  /** Makes the pages of the range really fault in this process: 'userfaultfd' on shmem, else 'remap'. */
+  /**
+   * Makes the pages of the range really fault in this process: 'userfaultfd' on shmem, else
+   * 'remap'.
+   */
   poison(id: MapId, offset: number, length: number): 'userfaultfd' | 'remap'
   unpoison(id: MapId, offset: number, length: number): void
   // lock.c
-  /** Tries an exclusive (or shared) OFD lock over [start, start+length); false when another holds it. */
+  /**
+   * Tries an exclusive (or shared) OFD lock over [start, start+length); false when another holds
+   * it.
+   */
   lockRange(fd: number, start: number, length: number, exclusive: boolean): boolean
   unlockRange(fd: number, start: number, length: number): void
   // mount.c
   mount(source: string, target: string, type: string, flags: number, data: string): void
   umount(target: string, flags: number): void
   socketPair(): [number, number]
-  /** Blocking recvmsg of one descriptor (SCM_RIGHTS), close-on-exec; throws when the peer closed. */
+  /**
+   * Blocking recvmsg of one descriptor (SCM_RIGHTS), close-on-exec; throws when the peer closed.
+   */
   receiveDescriptor(socket: number): number
   /** Sends `signal` with value to a process through pidfd_send_signal, si_code SI_QUEUE. */
   signalProcess(pid: number, signal: number, value: number): void

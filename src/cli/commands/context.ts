@@ -1,4 +1,6 @@
-/** What several commands share: talking to the daemon of a target, and options they have in common. */
+/**
+ * What several commands share: talking to the daemon of a target, and options they have in common.
+ */
 import { type Command, InvalidArgumentError } from 'commander'
 import type { ControlClient } from '../../control/client.ts'
 import type { Target } from '../../control/target.ts'

@@ -1,4 +1,6 @@
-/** The rmap in the order of its owners: each file's blocks, their sum, and that they do not overlap. */
+/**
+ * The rmap in the order of its owners: each file's blocks, their sum, and that they do not overlap.
+ */
 import type { Database } from 'better-sqlite3'
 import { BLOCK_SIZE } from './layout.ts'
 import type { Report } from './problem.ts'

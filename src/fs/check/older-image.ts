@@ -66,8 +66,8 @@ function readImage(
 }
 
 /**
- * The image does not say which transactions it holds, but the journal was switched to the other half
- * when it was taken: its last one is the one before the first record of a half.
+ * The image does not say which transactions it holds, but the journal was switched to the other
+ * half when it was taken: its last one is the one before the first record of a half.
  */
 function possibleSequences(memory: Memory, current: Superblock): number[] {
   const first = new Map<number, number>()

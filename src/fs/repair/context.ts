@@ -11,7 +11,9 @@ export interface RepairContext {
   readonly actions: Actions
   /** Seconds since 1970, for what the repair makes. */
   readonly now: number
-  /** The last sequence given out; a repair takes the next ones for the inodes and names it makes. */
+  /**
+   * The last sequence given out; a repair takes the next ones for the inodes and names it makes.
+   */
   sequence: number
 }
 

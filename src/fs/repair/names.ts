@@ -1,4 +1,6 @@
-/** Repairs of directories: entries that lead nowhere go; what loses its last name is reconnected. */
+/**
+ * Repairs of directories: entries that lead nowhere go; what loses its last name is reconnected.
+ */
 import { findCycles } from '../check/links.ts'
 import { ILLEGAL_NAME, ILLEGAL_XATTR } from '../check/names.ts'
 import { fixRows, type RepairContext } from './context.ts'
