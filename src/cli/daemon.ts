@@ -1,8 +1,8 @@
 /** A mounted filesystem from claim to release: device, filesystem, transport, control socket. */
 import { hostname } from 'node:os'
+import { isHoldfast, mountAt } from '../control/mountinfo.ts'
 import { ControlServer } from '../control/server.ts'
-import type { DaxDevice } from '../dax/device.ts'
-import { openDevice } from '../dax/device.ts'
+import { type DaxDevice, openDevice } from '../dax/device.ts'
 import { fsPutDax, type Holder } from '../dax/holder.ts'
 import { socketPath } from '../dax/runtime-directory.ts'
 import { Filesystem } from '../fs/filesystem.ts'
@@ -10,6 +10,7 @@ import { claimRegion } from './claim.ts'
 import { sentenceOf } from './errors.ts'
 import type { LineLogger } from './logger.ts'
 import type { MountPlan } from './plan.ts'
+import { probeMount } from './probe.ts'
 import { startTransport, type Transport } from './transport.ts'
 
 export class Daemon {
@@ -58,6 +59,7 @@ export class Daemon {
 
   /** Everything after the kernel has let go: the region is clean and free when it resolves. */
   async finish(): Promise<void> {
+    await this.#detachAborted()
     try {
       // Watchers hear of the unmount, and of a failure in it, before they are hung up on.
       await this.#fs.unmount()
@@ -66,6 +68,16 @@ export class Daemon {
       await this.#control.close()
       release({ device: this.#device, holder: this.#holder })
     }
+  }
+
+  /** A connection that was aborted leaves a dead mount behind. */
+  async #detachAborted(): Promise<void> {
+    const { mountpoint } = this.plan
+    const mount = mountAt(mountpoint)
+    if (mount === undefined || !isHoldfast(mount)) return
+    if ((await probeMount(mountpoint, 1000)) !== 'dead') return
+    this.#logger.warn(`the connection of ${mountpoint} was aborted`)
+    await this.transport.unmount(true).catch((error) => this.#logger.warn(sentenceOf(error)))
   }
 }
 

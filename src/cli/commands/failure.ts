@@ -1,12 +1,11 @@
 /** holdfast inject and clear-poison: make memory fail, and say that it works again. */
-import type { Command } from 'commander'
-import { Option } from 'commander'
+import { type Command, Option } from 'commander'
 import type { Target } from '../../control/target.ts'
 import type { InjectRequest, InjectResult } from '../../fs/administration.ts'
 import { CliError, EXIT_USAGE } from '../errors.ts'
 import { plural, print, printJson } from '../output.ts'
 import { formatSize } from '../sizes.ts'
-import { jsonOption, sizeArgument, withDaemon, withTarget } from './context.ts'
+import { jsonOption, placeOf, sizeArgument, withDaemon, withTarget } from './context.ts'
 
 const BLOCK = 4096
 
@@ -48,6 +47,7 @@ export function addInject(program: Command): void {
 }
 
 async function inject(text: string, options: InjectOptions): Promise<void> {
+  requireOneChoice(options)
   const { resolveTarget } = await import('../../control/target.ts')
   const target = resolveTarget(text)
   const request: InjectRequest = {
@@ -60,24 +60,27 @@ async function inject(text: string, options: InjectOptions): Promise<void> {
   else printInjected(result, options.method)
 }
 
-async function whatToHit(target: Target, options: InjectOptions): Promise<InjectRequest['target']> {
-  const { file, offset, metadata, free } = options
-  const chosen = [file, file === undefined ? offset : undefined, metadata, free || undefined]
-  if (chosen.filter((choice) => choice !== undefined).length !== 1) {
-    throw new CliError(
-      'say what to hit: one of --file PATH [--offset N], --offset N, --metadata STRUCTURE or --free',
-      EXIT_USAGE,
-    )
-  }
+function requireOneChoice({ file, offset, metadata, free }: InjectOptions): void {
+  const byOffset = file === undefined ? offset : undefined
+  const choices = [file, byOffset, metadata, free].filter((choice) => choice !== undefined)
+  if (choices.length === 1) return
+  throw new CliError(
+    'say what to hit: one of --file PATH [--offset N], --offset N, --metadata STRUCTURE or --free',
+    EXIT_USAGE,
+  )
+}
+
+async function whatToHit(
+  target: Target,
+  { file, offset = 0, metadata, free }: InjectOptions,
+): Promise<InjectRequest['target']> {
   if (metadata !== undefined) return { kind: 'metadata', structure: metadata }
   if (free) return { kind: 'free' }
-  if (file === undefined) return { kind: 'offset', offset: offset ?? 0 }
+  if (file === undefined) return { kind: 'offset', offset }
   const { resolveFile } = await import('../../control/target.ts')
   const found = resolveFile(file)
-  if (found.target.key !== target.key) {
-    throw new CliError(`${file} is not on ${target.mount?.mountpoint ?? target.region}`)
-  }
-  return { kind: 'file', inode: found.inode, fileOffset: offset ?? 0 }
+  if (found.target.key !== target.key) throw new CliError(`${file} is not on ${placeOf(target)}`)
+  return { kind: 'file', inode: found.inode, fileOffset: offset }
 }
 
 function printInjected(result: InjectResult, method: string): void {

@@ -28,9 +28,15 @@ async function showOne(text: string, json: boolean): Promise<void> {
       `holdfast: the daemon of ${target.mount.mountpoint} is gone; this is its region\n`,
     )
   }
-  const status = mounted ? await ask(target) : await offlineStatus(target)
+  const status = inOrder(mounted ? await ask(target) : await offlineStatus(target))
   if (json) printJson(status)
   else printStatus(status)
+}
+
+/** What it is first, then how it is. */
+function inOrder(status: Status): Status {
+  const { uuid, label, region, regionSize, blockSize, state, mountpoint, ...rest } = status
+  return { uuid, label, region, regionSize, blockSize, state, mountpoint, ...rest }
 }
 
 function ask(target: Target): Promise<Status> {
@@ -55,7 +61,7 @@ async function showAll(json: boolean): Promise<void> {
       process.stderr.write(`holdfast: ${placeOf(target)}: ${sentenceOf(error)}\n`)
     }
   }
-  if (json) printJson(found)
+  if (json) printJson(found.map(inOrder))
   else await printList(found)
 }
 
@@ -111,7 +117,7 @@ function printStatus(status: Status): void {
   if (holder !== null) {
     fields.splice(2, 0, ['holder', `pid ${holder.pid} on ${holder.host} since ${holder.since}`])
   }
-  if (status.state !== 'unmounted') {
+  if (status.mountpoint !== null) {
     fields.push(['transport', status.transport ?? '-'])
     fields.push(['handles', `${handles.open} open, ${handles.killed} killed`])
   }

@@ -32,8 +32,41 @@ async function umount(text: string, options: { lazy?: boolean }): Promise<void> 
     throw new CliError(`${target.region} is not mounted`)
   }
   const released = await waitForRelease(target, lazy ? LAZY_PATIENCE_MS : Number.POSITIVE_INFINITY)
-  if (!released) {
-    print(`${placeOf(target)} is detached; its daemon goes on until the last user has let go`)
+  if (released) await requireClean(target)
+  else print(`${placeOf(target)} is detached; its daemon goes on until the last user has let go`)
+}
+
+/** The daemon cannot tell us any more how it ended, but the region can. */
+async function requireClean({ region, key, mount, holder }: Target): Promise<void> {
+  // Of a dead daemon or a read-only one nothing was to be expected.
+  if (mount === undefined || holder === undefined || mount.options.includes('ro')) return
+  const { whoHolds } = await import('../../dax/claim.ts')
+  const state = await stateOf(region)
+  if (state === undefined || whoHolds(key) !== undefined) return
+  if (state === 'dirty') {
+    throw new CliError(
+      `${mount.mountpoint} is unmounted, but its daemon did not finish (its log says why); ` +
+        'nothing durable is lost: the next mount replays the journal',
+    )
+  }
+  if (state === 'shutdown') {
+    print(`${region} was shut down: fsck.holdfast --repair ${region}`)
+  }
+}
+
+/** Undefined when the region is not to be seen from here. */
+async function stateOf(region: string): Promise<string | undefined> {
+  const { openDevice } = await import('../../dax/device.ts')
+  const { readSuperblocks, requireSuperblock } = await import('../../media/superblock.ts')
+  try {
+    const device = openDevice(region, { readOnly: true })
+    try {
+      return requireSuperblock(readSuperblocks(device.memory)).state
+    } finally {
+      device.close()
+    }
+  } catch {
+    return undefined
   }
 }
 
