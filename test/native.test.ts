@@ -300,7 +300,8 @@ t.test('sockets, descriptors and signals', async (t) => {
 // A file system of one file, which is enough to meet every call of the channel.
 
 const OP = { LOOKUP: 1, FORGET: 2, GETATTR: 3, OPEN: 14, READ: 15, WRITE: 16, INIT: 26 } as const
-const QUIET: Record<number, boolean> = { 18: true, 25: true, 29: true, 38: true } // release, flush...
+// release, flush, ...
+const QUIET: Record<number, boolean> = { 18: true, 25: true, 29: true, 38: true }
 const ENOENT = 2
 const EIO = 5
 const ENODEV = 19
@@ -501,7 +502,8 @@ t.test('a mount served through the channel', { skip: noMount, timeout: 60_000 },
   })
 
   await t.test('notifications', async (t) => {
-    const message = Buffer.alloc(40) // fuse_out_header, then NOTIFY_INVAL_INODE: node, offset, length
+    // fuse_out_header, then NOTIFY_INVAL_INODE: node, offset, length
+    const message = Buffer.alloc(40)
     message.writeUInt32LE(40, 0)
     message.writeInt32LE(2, 4)
     message.writeBigUInt64LE(99n, 16)

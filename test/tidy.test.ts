@@ -14,12 +14,14 @@ import {
   textOf,
 } from './support/sources.ts'
 
-const FILE_LINES = 400
+const FILE_LINES = 500
 const FILE_LINES_WARN = 300
 /** A test file is one process: few and large ones start faster. */
 const TEST_FILE_LINES = 800
 const FUNCTION_LINES = 70
 const COLUMNS = 100
+/** A sentence or SQL in the line: the formatter may not break it. */
+const HAS_TEXT = /['"`].{12,}|\b(NOT NULL|SELECT|FROM)\b|\$\{|^\s*\/.*\/,?$/
 
 const files = projectFiles()
 const known = new Set(files)
@@ -156,7 +158,9 @@ t.test('files, functions and lines are short enough to read', async (t) => {
     }
   }
   const wide = eachLine(sources, (line) =>
-    [...line].length > COLUMNS ? `${[...line].length} columns, at most ${COLUMNS}` : undefined,
+    [...line].length > COLUMNS && !HAS_TEXT.test(line)
+      ? `${[...line].length} columns, at most ${COLUMNS}`
+      : undefined,
   )
   t.same([...offences, ...wide], [])
 })

@@ -2,6 +2,7 @@
 import { hostname } from 'node:os'
 import { isHoldfast, mountAt } from '../control/mountinfo.ts'
 import { ControlServer } from '../control/server.ts'
+import { watchBusErrors } from '../dax/bus-errors.ts'
 import { type DaxDevice, openDevice } from '../dax/device.ts'
 import { fsPutDax, type Holder } from '../dax/holder.ts'
 import { socketPath } from '../dax/runtime-directory.ts'
@@ -17,8 +18,7 @@ export class Daemon {
   readonly plan: MountPlan
   readonly transport: Transport
   readonly #logger: LineLogger
-  readonly #device: DaxDevice
-  readonly #holder: Holder
+  readonly #claimed: Claimed
   readonly #fs: Filesystem
   readonly #control: ControlServer
 
@@ -33,8 +33,7 @@ export class Daemon {
     this.plan = plan
     this.transport = transport
     this.#logger = logger
-    this.#device = claimed.device
-    this.#holder = claimed.holder
+    this.#claimed = claimed
     this.#fs = fs
     this.#control = control
   }
@@ -66,7 +65,7 @@ export class Daemon {
       this.#logger.info(`unmounted ${this.plan.mountpoint}`)
     } finally {
       await this.#control.close()
-      release({ device: this.#device, holder: this.#holder })
+      release(this.#claimed)
     }
   }
 
@@ -84,6 +83,8 @@ export class Daemon {
 interface Claimed {
   readonly device: DaxDevice
   readonly holder: Holder
+  /** Ends the watch for bus errors in the mapping. */
+  readonly unwatch: () => void
 }
 
 async function claim(
@@ -98,10 +99,11 @@ async function claim(
     device.close()
     throw error
   }
-  return { device, holder }
+  return { device, holder, unwatch: watchBusErrors(device) }
 }
 
-function release({ device, holder }: Claimed): void {
+function release({ device, holder, unwatch }: Claimed): void {
+  unwatch()
   fsPutDax(device, holder)
   device.close()
 }

@@ -155,7 +155,7 @@ export function formatOptions(options: MountOptions): string {
 
 /** Commas separate; `\,` is a comma inside a value, as in every FUSE program. */
 export function splitList(list: string): string[] {
-  const parts = list.match(/(?:\\.|[^,\\])+|\\$/gs) ?? []
+  const parts = list.match(/(?:\\.|[^,\\]|\\$)+/gs) ?? []
   return parts.map((part) => part.replace(/\\(.)/gs, '$1').trim())
 }
 

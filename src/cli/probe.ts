@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process'
 
 export type Answer = 'alive' | 'dead' | 'silent' | 'missing'
 
-/** 'dead': the daemon is gone (ENOTCONN); 'silent': no answer in time; 'missing': no such path. */
+/** 'dead': the daemon is gone (ENOTCONN, ECONNABORTED); 'silent': no answer in time; 'missing': no such path. */
 export function probeMount(path: string, milliseconds: number): Promise<Answer> {
   return new Promise((resolve) => {
     const options = {
@@ -14,13 +14,19 @@ export function probeMount(path: string, milliseconds: number): Promise<Answer> 
       killSignal: 'SIGKILL',
       env: { ...process.env, LC_ALL: 'C' },
     } as const
-    execFile('stat', ['--format=%i', '--', path], options, (error, _stdout, stderr) => {
-      if (error === null) resolve('alive')
-      else if (error.killed) resolve('silent')
-      else if (/not connected|Connection (?:aborted|refused)/.test(stderr)) resolve('dead')
-      else if (/No such file/.test(stderr)) resolve('missing')
-      // EACCES: root may not look at a user's mount, but somebody answered.
-      else resolve('alive')
-    })
+    // statfs: the root's attributes may be cached by the kernel and outlive their daemon.
+    execFile(
+      'stat',
+      ['--file-system', '--format=%i', '--', path],
+      options,
+      (error, _stdout, stderr) => {
+        if (error === null) resolve('alive')
+        else if (error.killed) resolve('silent')
+        else if (/not connected|connection (?:abort|refused)/i.test(stderr)) resolve('dead')
+        else if (/No such file/.test(stderr)) resolve('missing')
+        // EACCES: root may not look at a user's mount, but somebody answered.
+        else resolve('alive')
+      },
+    )
   })
 }

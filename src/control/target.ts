@@ -60,7 +60,7 @@ export function canonical(text: string): string {
 
 function holdfastMountOf(path: string, mounts: readonly Mount[]): Mount | undefined {
   const exact = mountAt(path, mounts)
-  if (exact !== undefined) return isHoldfast(exact) ? exact : undefined
+  if (exact !== undefined && isHoldfast(exact)) return exact
   const stats = statSync(path, { bigint: true, throwIfNoEntry: false })
   // A plain file on one of our mounts may be a region itself.
   if (stats === undefined || !stats.isDirectory()) return undefined

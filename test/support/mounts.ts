@@ -214,7 +214,8 @@ export async function mountRegion(options: MountOptions = {}): Promise<MountedRe
   const region = options.region ?? join(directory, 'region')
   const mountpoint = options.mountpoint ?? join(directory, 'mnt')
   const log = join(directory, 'log')
-  mkdirSync(mountpoint, { recursive: true })
+  // A mountpoint that is given may be a dead mount: the mount cleans it up.
+  if (options.mountpoint === undefined) mkdirSync(mountpoint, { recursive: true })
   if (options.region === undefined) {
     const size = options.size ?? '64M'
     await must(await runProgram('mkfs.holdfast', ['--size', size, ...(options.mkfs ?? []), region]))
