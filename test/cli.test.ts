@@ -116,7 +116,7 @@ t.test('small parts', async (t) => {
   t.equal(parseReadiness(''), undefined)
   t.same(parseReadiness('{"ready":true,"pid":7}\n'), { ready: true, pid: 7 })
   t.same(parseReadiness('{"error":"no"}'), { ready: false, error: 'no', code: 32 })
-  const mount = { ...readMounts()[0]!, device: '0:0', mountpoint: process.cwd() }
+  const mount = { ...readMounts()[0]!, device: '999:999', mountpoint: process.cwd() }
   const child = spawn('sleep', ['60'])
   t.teardown(() => child.kill('SIGKILL'))
   t.match(nameUsers(mount, 1000), new RegExp(`\\(pid ${child.pid}, working directory `))
@@ -369,10 +369,13 @@ t.test('the daemon dies', { skip: skipMounts }, async (t) => {
   t.match(status, { status: 0, stderr: /is gone/ })
   const freeze = await runProgram('holdfast', ['freeze', mounted.mountpoint])
   t.match(freeze, { status: 1, stderr: /is gone: mount it again/ })
-  const again = await mounted.mountAgain()
+  const args = ['mount', '-v', mounted.region, mounted.mountpoint]
+  const again = await runProgram('holdfast', args)
+  t.match(again, { status: 0, stderr: /took away the stale mount/, stdout: /^mounted / })
   t.equal(readMounts().filter((m) => m.mountpoint === mounted.mountpoint).length, 1)
-  t.match(await again.client('cat a'), { stdout: 'kept\n' })
-  await again.kill()
+  t.match(await mounted.client('cat a'), { stdout: 'kept\n' })
+  process.kill((await mounted.status()).holder!.pid, 'SIGKILL')
+  t.ok(await eventually(() => whoHolds(mounted.region) === undefined))
   const other = await mountRegion({ region: mounted.region })
   t.equal(mountAt(mounted.mountpoint), undefined, 'a mount elsewhere takes the dead one away, too')
   await other.kill()
@@ -431,31 +434,27 @@ t.test('read-only, and what does not fit on the way', { skip: skipMounts }, asyn
   await readOnly.unmount()
 })
 
-t.test(
-  'mount(8) and mount.fuse',
-  { skip: skipMounts || notRoot() || lacks('mount') },
-  async (t) => {
-    const made = await mountRegion()
-    await made.unmount()
-    const { region, mountpoint } = made
-    const options = `defaults,nofail,x-systemd.automount,log=${made.log}`
-    const helped = await runProgram('mount.holdfast', [region, mountpoint, '-v', '-o', options])
-    t.match(helped, { status: 0, stdout: /^mounted / })
-    t.match(await made.client('stat -c %i .'), { stdout: '1\n' })
-    t.ok(isHoldfast(mountAt(mountpoint)!))
-    await made.unmount()
-    const launcher = commandOf('holdfast', [])[1]!
-    const bin = scratch()
-    symlinkSync(launcher, join(bin, 'holdfast'))
-    if (existsSync('/sbin/mount.fuse')) {
-      const env = { PATH: `${bin}:${process.env.PATH}` }
-      const args = ['-t', 'fuse.holdfast', '-o', `log=${made.log}`, region, mountpoint]
-      const outcome = await runClient(['mount', ...args], { env })
-      t.match(outcome, { status: 0 }, 'mount -t fuse.holdfast')
-      await made.unmount()
-    }
-  },
-)
+t.test('helpers of mount(8)', { skip: skipMounts || notRoot() || lacks('mount') }, async (t) => {
+  const made = await mountRegion()
+  await made.unmount()
+  const { region, mountpoint } = made
+  const options = `defaults,nofail,x-systemd.automount,log=${made.log}`
+  const helped = await runProgram('mount.holdfast', [region, mountpoint, '-v', '-o', options])
+  t.match(helped, { status: 0, stdout: /^mounted / })
+  t.match(await made.client('stat -c %i .'), { stdout: '1\n' })
+  t.ok(isHoldfast(mountAt(mountpoint)!))
+  await made.unmount()
+  // As mount(8) starts its helpers: without a PATH.
+  const bare = await runClient(['env', '-i', commandOf('mount.holdfast', [])[1]!, '--help'])
+  t.match(bare, { status: 0, stdout: /mount\(8\)/ })
+  if (!existsSync('/sbin/mount.fuse3')) return
+  const bin = scratch()
+  symlinkSync(commandOf('holdfast', [])[1]!, join(bin, 'holdfast'))
+  const env = { PATH: `${bin}:${process.env.PATH}` }
+  const args = [region, mountpoint, '-t', 'fuse.holdfast', '-o', `nofail,dev,log=${made.log}`]
+  t.match(await runClient(['/sbin/mount.fuse3', ...args], { env }), { status: 0, stderr: '' })
+  await made.unmount()
+})
 
 t.test('install', { skip: notRoot() }, async (t) => {
   const usual = await runProgram('holdfast', ['install'], { uid: 65534, gid: 65534 })

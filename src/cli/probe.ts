@@ -6,7 +6,10 @@ import { execFile } from 'node:child_process'
 
 export type Answer = 'alive' | 'dead' | 'silent' | 'missing'
 
-/** 'dead': the daemon is gone (ENOTCONN, ECONNABORTED); 'silent': no answer in time; 'missing': no such path. */
+/**
+ * 'dead': the daemon is gone (ENOTCONN, ECONNABORTED); 'silent': no answer in time; 'missing': no
+ * such path.
+ */
 export function probeMount(path: string, milliseconds: number): Promise<Answer> {
   return new Promise((resolve) => {
     const options = {

@@ -20,7 +20,7 @@ export function startTransport(
 ): Promise<Transport> {
   return plan.options.transport === 'kernel'
     ? startKernel(plan, fs, device, logger)
-    : startFuseNative(plan, fs, device, logger)
+    : startFuseNative(plan, fs, logger)
 }
 
 async function startKernel(
@@ -42,11 +42,21 @@ async function startKernel(
   })
 }
 
-function startFuseNative(
-  _plan: MountPlan,
-  _fs: Filesystem,
-  _device: DaxDevice,
-  _logger: LineLogger,
+async function startFuseNative(
+  { mountpoint, region, options }: MountPlan,
+  fs: Filesystem,
+  logger: LineLogger,
 ): Promise<Transport> {
-  throw new CliError('transport fuse-native is not there yet: use transport=kernel', MOUNT_FAILED)
+  if (options.writeback) {
+    throw new CliError('transport=fuse-native has no writeback: leave it out', MOUNT_FAILED)
+  }
+  const { mountFuseNative } = await import('../fuse/fuse-native.ts')
+  return mountFuseNative(fs, mountpoint, {
+    allowOther: options.allowOther,
+    readOnly: options.readOnly,
+    flags: [...options.flags],
+    fsname: region,
+    directIo: options.cache === 'none',
+    logger,
+  })
 }

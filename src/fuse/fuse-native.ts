@@ -1,0 +1,382 @@
+/**
+ * The fuse-native transport: the path-based operations of libfuse 2, through the npm binding, over
+ * the same core. docs/TRANSPORTS.md tells what it cannot do.
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { EIO, FrozenError, FsError } from '../fs/errors.ts'
+import type { Filesystem } from '../fs/filesystem.ts'
+import type { Handle } from '../fs/handles.ts'
+import type { Caller, DirectoryEntry, KernelCache } from '../fs/operations.ts'
+import { ROOT_INODE } from '../fs/operations.ts'
+import type { Logger } from '../fs/volume.ts'
+import {
+  type BindingOperations,
+  type BindingStat,
+  bindingStat,
+  clamp,
+  type FuseNative,
+  type FuseNativeOptions,
+  letGo,
+  loadFuseNative,
+  makeFuse,
+  type OwnOperations,
+  optionString,
+  watch,
+} from './fuse-native-binding.ts'
+import { MountError, resolveMountpoint, unmountConnection } from './mount.ts'
+
+export interface FuseNativeTransport {
+  readonly closed: Promise<void>
+  unmount(lazy?: boolean): Promise<void>
+}
+
+const SILENT: Logger = { info() {}, warn() {}, error() {} }
+const REVOKE_LIMIT_MS = 10_000
+/** The binding copies the option string into so many bytes. */
+const OPTIONS_MAX = 1000
+const O_RDWR = 2
+const UNCHANGED = 0xffff_ffff
+/** What an open gets that only drops pages after a shutdown; no handle has this number. */
+const REVOKING_FH = 0x7fff_fff0
+const WRITE = { cached: false, killPrivileges: false, append: false } as const
+/** libfuse threads may still run in memory that these own. */
+const immortal = new Set<FuseNative>()
+
+/** Paths to inodes, errors to errnos, and the operations themselves. */
+class PathOperations {
+  readonly #fs: Filesystem
+  readonly #logger: Logger
+  readonly #directIo: boolean
+  readonly #reported = new Set<string>()
+  /** After a shutdown: what a revocation has to get through to by path. */
+  readonly revoking = new Map<string, number>()
+  readonly #caller: Caller = {
+    uid: process.geteuid?.() ?? 0,
+    gid: process.getegid?.() ?? 0,
+    pid: 0,
+    // libfuse 2 lets the kernel apply it.
+    umask: 0,
+  }
+
+  constructor(fs: Filesystem, logger: Logger, directIo: boolean) {
+    this.#fs = fs
+    this.#logger = logger
+    this.#directIo = directIo
+  }
+
+  resolve(path: string): number {
+    let ino = ROOT_INODE
+    for (const name of path.split('/')) if (name !== '') ino = this.#child(ino, Buffer.from(name))
+    return ino
+  }
+
+  #child(parent: number, name: Uint8Array): number {
+    const { ino } = this.#fs.lookup(parent, name)
+    this.#fs.forget(ino, 1)
+    return ino
+  }
+
+  #place(path: string): [number, Buffer] {
+    const slash = path.lastIndexOf('/')
+    return [this.resolve(path.slice(0, slash)), Buffer.from(path.slice(slash + 1))]
+  }
+
+  /** Runs an operation, again after a thaw, and answers with its value or a negative errno. */
+  #run<T>(name: string, answer: (errno: number, value?: T) => void, operation: () => T): void {
+    let value: T
+    try {
+      value = operation()
+    } catch (error) {
+      if (error instanceof FrozenError) {
+        void this.#fs.thawed().then(() => this.#run(name, answer, operation))
+      } else answer(-this.#errno(name, error))
+      return
+    }
+    answer(0, value)
+  }
+
+  #errno(name: string, error: unknown): number {
+    if (error instanceof FsError) return error.errno
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    const kind = `${name}: ${text}`
+    if (!this.#reported.has(kind)) {
+      this.#reported.add(kind)
+      this.#logger.error(kind)
+    }
+    return EIO
+  }
+
+  #alive(fh: number): Handle {
+    const handle = this.#fs.handle(fh)
+    if (handle.dead) throw new FsError(EIO)
+    return handle
+  }
+
+  #made(inode: { readonly ino: number }): void {
+    this.#fs.forget(inode.ino, 1)
+  }
+
+  #getattr(path: string): BindingStat {
+    const ino = this.revoking.get(path)
+    const inode = ino === undefined ? undefined : this.#fs.volume.inodes.find(ino)
+    return bindingStat(inode === undefined ? this.#fs.getattr(this.resolve(path)) : inode.row)
+  }
+
+  #open(path: string, flags: number): number {
+    if (this.revoking.has(path)) return REVOKING_FH
+    return this.#fs.open(this.resolve(path), flags, false).id
+  }
+
+  #readdir(path: string): [string[], BindingStat[]] {
+    const fs = this.#fs
+    const handle = fs.opendir(this.resolve(path))
+    const names: string[] = []
+    const stats: BindingStat[] = []
+    const blank = bindingStat(fs.getattr(handle.ino))
+    const emit = ({ name, ino, kind }: DirectoryEntry) => {
+      const text = Buffer.from(name).toString('utf8')
+      if (Buffer.from(text).equals(name)) {
+        names.push(text)
+        stats.push({ ...blank, mode: kind << 12, ino })
+      }
+      return true
+    }
+    try {
+      fs.readdir(handle, 0, emit)
+    } finally {
+      fs.release(handle)
+    }
+    return [names, stats]
+  }
+
+  /** A short answer means end of file to the page cache, see checkShort in files.ts. */
+  #read(fh: number, target: Buffer, length: number, offset: number): number {
+    const handle = this.#alive(fh)
+    const got = this.#fs.readInto(handle, offset, target, 0, length)
+    if (got === length || this.#directIo) return got
+    if (offset + got < this.#fs.getattr(handle.ino).size) throw new FsError(EIO)
+    return got
+  }
+
+  #create(path: string, mode: number): number {
+    const [parent, name] = this.#place(path)
+    const handle = this.#fs.create(parent, name, mode, O_RDWR, this.#caller)
+    this.#fs.forget(handle.ino, 1)
+    return handle.id
+  }
+
+  #fsync(name: string, ino: () => number, dataOnly: boolean, done: (errno: number) => void): void {
+    const wait = async () => this.#fs.fsync(ino(), dataOnly)
+    wait().then(
+      () => done(0),
+      (error) => done(-this.#errno(name, error)),
+    )
+  }
+
+  binding(): BindingOperations {
+    const fs = this.#fs
+    const caller = this.#caller
+    const ms = (time: number) => {
+      const seconds = Math.floor(time / 1000)
+      return { seconds, nanoseconds: (time - seconds * 1000) * 1e6 }
+    }
+    const set = (ino: number, changes: Parameters<Filesystem['setattr']>[1], handle?: Handle) =>
+      void fs.setattr(ino, changes, caller, handle)
+    return {
+      statfs: (_path, done) =>
+        this.#run('statfs', done, () => {
+          const now = fs.statfs()
+          return {
+            ...{ bsize: now.blockSize, frsize: now.blockSize, namemax: now.nameMax },
+            ...{ blocks: clamp(now.blocks), bfree: clamp(now.free), bavail: clamp(now.available) },
+            files: clamp(now.files),
+            ffree: clamp(now.filesFree),
+            favail: clamp(now.filesFree),
+          }
+        }),
+      getattr: (path, done) => this.#run('getattr', done, () => this.#getattr(path)),
+      readdir: (path, done) => {
+        const answer = (errno: number, found?: [string[], BindingStat[]]) =>
+          done(errno, found?.[0], found?.[1])
+        this.#run('readdir', answer, () => this.#readdir(path))
+      },
+      truncate: (path, size, done) =>
+        this.#run('truncate', done, () => set(this.resolve(path), { size })),
+      ftruncate: (_path, fh, size, done) =>
+        this.#run('ftruncate', done, () => {
+          const handle = this.#alive(fh)
+          set(handle.ino, { size }, handle)
+        }),
+      utimens: (path, atime, mtime, done) =>
+        this.#run('utimens', done, () =>
+          set(this.resolve(path), { atime: ms(atime), mtime: ms(mtime) }),
+        ),
+      readlink: (path, done) =>
+        this.#run('readlink', done, () => Buffer.from(fs.readlink(this.resolve(path))).toString()),
+      chown: (path, uid, gid, done) =>
+        this.#run('chown', done, () =>
+          set(this.resolve(path), {
+            ...(uid !== UNCHANGED && { uid }),
+            ...(gid !== UNCHANGED && { gid }),
+          }),
+        ),
+      chmod: (path, mode, done) =>
+        this.#run('chmod', done, () => set(this.resolve(path), { mode: mode & 0o7777 })),
+      mknod: (path, mode, rdev, done) =>
+        this.#run('mknod', done, () =>
+          this.#made(fs.mknod(...this.#place(path), mode, rdev, caller)),
+        ),
+      setxattr: (path, name, value, _position, flags, done) =>
+        this.#run('setxattr', done, () =>
+          // libfuse's buffer is gone after the answer.
+          fs.setxattr(this.resolve(path), Buffer.from(name), Buffer.from(value), flags, false),
+        ),
+      removexattr: (path, name, done) =>
+        this.#run('removexattr', done, () => fs.removexattr(this.resolve(path), Buffer.from(name))),
+      open: (path, flags, done) => this.#run('open', done, () => this.#open(path, flags)),
+      create: (path, mode, done) => this.#run('create', done, () => this.#create(path, mode)),
+      read: (_path, fh, target, length, offset, done) =>
+        this.#run('read', answerCount(done), () => this.#read(fh, target, length, offset)),
+      write: (_path, fh, source, length, offset, done) =>
+        this.#run('write', answerCount(done), () =>
+          fs.write(this.#alive(fh), offset, source, 0, length, WRITE),
+        ),
+      release: (_path, fh, done) =>
+        this.#run('release', done, () => {
+          if (fh !== REVOKING_FH) fs.release(fs.handle(fh))
+        }),
+      flush: (_path, _fh, done) => done(0),
+      fsync: (_path, dataOnly, fh, done) =>
+        this.#fsync('fsync', () => this.#alive(fh).ino, dataOnly !== 0, done),
+      fsyncdir: (path, dataOnly, _fh, done) =>
+        this.#fsync('fsyncdir', () => this.resolve(path), dataOnly !== 0, done),
+      unlink: (path, done) => this.#run('unlink', done, () => void fs.unlink(...this.#place(path))),
+      rmdir: (path, done) => this.#run('rmdir', done, () => void fs.rmdir(...this.#place(path))),
+      mkdir: (path, mode, done) =>
+        this.#run('mkdir', done, () => this.#made(fs.mkdir(...this.#place(path), mode, caller))),
+      rename: (from, to, done) =>
+        this.#run('rename', done, () => fs.rename(...this.#place(from), ...this.#place(to), 0)),
+      link: (from, to, done) =>
+        this.#run('link', done, () => this.#made(fs.link(this.resolve(from), ...this.#place(to)))),
+      symlink: (target, path, done) =>
+        this.#run('symlink', done, () =>
+          this.#made(fs.symlink(...this.#place(path), Buffer.from(target), caller)),
+        ),
+    }
+  }
+
+  own(): OwnOperations {
+    const fs = this.#fs
+    return {
+      fgetattr: (_path, fh, done) =>
+        this.#run('fgetattr', done, () => bindingStat(fs.getattr(this.#alive(fh).ino))),
+      getxattr: (path, name, done) =>
+        this.#run('getxattr', done, () => fs.getxattr(this.resolve(path), Buffer.from(name))),
+      listxattr: (path, done) =>
+        this.#run('listxattr', done, () => {
+          const end = Buffer.alloc(1)
+          return Buffer.concat(fs.listxattr(this.resolve(path)).flatMap((name) => [name, end]))
+        }),
+    }
+  }
+}
+
+/** The binding sends one number: the count, or the errno. */
+function answerCount(done: (errno: number, value?: number) => void) {
+  return (errno: number, count?: number) => done(errno < 0 ? errno : (count ?? 0), count)
+}
+
+/**
+ * libfuse 2 has no notifications in the binding, but an open without keep_cache drops the pages of
+ * the inode and unmaps them. A child opens: this process must never use its own mount.
+ */
+class Reopener implements KernelCache {
+  readonly #fs: Filesystem
+  readonly #mountpoint: string
+  readonly #operations: PathOperations
+
+  constructor(fs: Filesystem, mountpoint: string, operations: PathOperations) {
+    this.#fs = fs
+    this.#mountpoint = mountpoint
+    this.#operations = operations
+  }
+
+  revoke(ino: number): Promise<void> {
+    return this.#reopen(this.#paths(ino))
+  }
+
+  invalidate(ino: number): Promise<void> {
+    return this.#reopen(this.#paths(ino))
+  }
+
+  /** Nothing can be opened any more, so these paths get an answer for as long as it takes. */
+  async revokeAll(): Promise<void> {
+    const { handles } = this.#fs.volume
+    const inodes = new Set([...handles.all()].filter((h) => !h.directory).map((h) => h.ino))
+    const { revoking } = this.#operations
+    const paths: string[] = []
+    for (const ino of inodes) {
+      for (const path of this.#paths(ino, revoking)) {
+        revoking.set(path, ino)
+        paths.push(path)
+      }
+    }
+    await this.#reopen(paths).finally(() => revoking.clear())
+  }
+
+  #paths(ino: number, directories?: Map<string, number>): string[] {
+    const { dirents } = this.#fs.volume.index
+    return dirents.names(ino).flatMap(({ parent, name }) => {
+      const above = parent === ROOT_INODE ? [''] : this.#paths(parent, directories)
+      for (const path of above) if (path !== '') directories?.set(path, parent)
+      return above.map((path) => `${path}/${name.toString('utf8')}`)
+    })
+  }
+
+  async #reopen(paths: readonly string[]): Promise<void> {
+    if (paths.length === 0) return
+    const script = 'for path; do (exec 3<"$path"); done'
+    const files = paths.map((path) => this.#mountpoint + path)
+    const child = spawn('sh', ['-c', script, 'sh', ...files], {
+      cwd: '/',
+      stdio: 'ignore',
+      timeout: REVOKE_LIMIT_MS,
+      killSignal: 'SIGKILL',
+    })
+    await once(child, 'close')
+  }
+}
+
+/** Mounts and serves `fs`; resolves when the mount answers. */
+export async function mountFuseNative(
+  fs: Filesystem,
+  mountpoint: string,
+  options: FuseNativeOptions,
+): Promise<FuseNativeTransport> {
+  const resolved = resolveMountpoint(mountpoint)
+  const Fuse = await loadFuseNative()
+  const directIo = options.directIo ?? false
+  const operations = new PathOperations(fs, options.logger ?? SILENT, directIo)
+  const given = optionString(options, options.readOnly ?? fs.readOnly)
+  const fuse = makeFuse(Fuse, resolved, operations.binding(), operations.own(), given)
+  if (Buffer.byteLength(fuse._fuseOptions()) > OPTIONS_MAX || Buffer.byteLength(resolved) > 1000) {
+    throw new MountError('the paths of region and mountpoint are too long for fuse-native')
+  }
+  immortal.add(fuse)
+  await new Promise<void>((resolve, reject) => {
+    fuse.mount((error) => {
+      if (!error) resolve()
+      else reject(new MountError(`cannot mount on ${resolved}: ${error.message}`))
+    })
+  })
+  fs.attach(new Reopener(fs, resolved, operations))
+  const closed = watch(resolved).then(() => letGo(Fuse, fuse))
+  return {
+    closed,
+    async unmount(lazy = false) {
+      await unmountConnection(resolved, lazy)
+      if (!lazy) await closed
+    },
+  }
+}
