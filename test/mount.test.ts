@@ -96,6 +96,26 @@ t.test('a fault that only the next access discovers', { skip }, async (t) => {
   }
 })
 
+t.test('on_failure=sigbus signals who maps the file, and nobody else', { skip }, async (t) => {
+  const mount = await mountRegion({ options: ['on_failure=sigbus'] })
+  await ok(mount, 'head -c 64K /dev/urandom > hit; head -c 64K /dev/urandom > other')
+  const map = (file: string) =>
+    new PythonClient(`
+fd = os.open(${JSON.stringify(mount.path(file))}, os.O_RDWR)
+m = mmap.mmap(fd, 65536)
+m[0]
+`)
+  const mapper = map('hit')
+  const bystander = map('other')
+  await mapper.ready
+  await bystander.ready
+  await runJson('holdfast', ['inject', mount.mountpoint, '--file', mount.path('hit')])
+  t.equal(await mapper.ended, 'SIGBUS', 'without touching its mapping')
+  t.equal((await bystander.evaluate('m[5]'))?.ok, true)
+  bystander.process.kill('SIGKILL')
+  await mount.unmount()
+})
+
 t.test('metadata failure: shutdown, fsck --repair, all there', { skip }, async (t) => {
   for (const structure of ['superblock', 'journal', 'checkpoint']) {
     const mount = await mountRegion()

@@ -12,6 +12,7 @@ import { sentenceOf } from './errors.ts'
 import type { LineLogger } from './logger.ts'
 import type { MountPlan } from './plan.ts'
 import { probeMount } from './probe.ts'
+import { signalMappers } from './signal-mappers.ts'
 import { startTransport, type Transport } from './transport.ts'
 
 export class Daemon {
@@ -48,6 +49,7 @@ export class Daemon {
       undo.push(() => fs.unmount())
       const transport = await startTransport(plan, fs, claimed.device, logger)
       undo.push(() => transport.unmount(true))
+      if (plan.options.onFailure === 'sigbus') signalMappers(fs, plan.mountpoint, logger)
       const control = await listen(plan, claimed, fs, logger)
       return new Daemon(plan, logger, claimed, fs, transport, control)
     } catch (error) {

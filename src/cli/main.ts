@@ -48,7 +48,6 @@ Exit codes:
   mount has those of mount(8): 0, 1 (usage), 2 (system), 32 (mount failed).`
 
 export async function main(program: string, args: readonly string[]): Promise<number> {
-  quietWhenTheReaderLeaves()
   const helper = program === 'mount.holdfast'
   const full = helper || !impliesMount(args) ? [...args] : ['mount', ...args]
   try {
@@ -125,11 +124,4 @@ function isCommand(word: string): boolean {
 function version(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
   return (JSON.parse(text) as { version: string }).version
-}
-
-/** `holdfast rmap … | head` ends without a word. */
-function quietWhenTheReaderLeaves(): void {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? EXIT_OK : EXIT_FAILED)
-  })
 }

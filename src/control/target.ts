@@ -2,10 +2,10 @@
  * What a person means by TARGET: a mountpoint (or a directory below it), a region by its path, or
  * a region by its key. Finds the region, who holds it, and the socket of its daemon.
  */
-import { existsSync, lstatSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
-import { type HolderRecord, whoHolds } from '../dax/claim.ts'
+import { type HolderRecord, isHeld, whoHolds } from '../dax/claim.ts'
 import { DaxError } from '../dax/errors.ts'
 import { isRegionKey, regionKey } from '../dax/region.ts'
 import {
@@ -90,7 +90,10 @@ function byRegion(
       ? mounts.findLast((mount) => isHoldfast(mount) && mount.source === region)
       : mountAt(mountpoint, mounts)
   const mount = found !== undefined && isHoldfast(found) ? found : undefined
-  return { region, key, mount, holder, socket: socketOf(key, mount) }
+  if (holder === undefined && mount !== undefined) {
+    return { region, key, mount, ...ofAnotherUser(key, mount) }
+  }
+  return { region, key, mount, holder, socket: findSocket(key) }
 }
 
 /** The source of a mount is a path of its time: it may have been renamed or replaced since. */
@@ -103,10 +106,10 @@ function byMount(mount: Mount, mounts: readonly Mount[]): Target {
     // A bind mount has another mountpoint, but the device of the first.
     const original = mountAt(holder.mountpoint, mounts)
     if (original?.device !== mount.device) continue
-    return { region: holder.path, key, mount, holder, socket: socketOf(key, mount) }
+    return { region: holder.path, key, mount, holder, socket: findSocket(key) }
   }
   const key = keys[0] ?? ''
-  return { region: mount.source, key, mount, holder: undefined, socket: socketOf(key, mount) }
+  return { region: mount.source, key, mount, ...ofAnotherUser(key, mount) }
 }
 
 function keyOrUndefined(path: string): string | undefined {
@@ -126,19 +129,32 @@ function heldKeys(directories: readonly string[]): string[] {
     .filter(isRegionKey)
 }
 
-/** Root finds the sockets of every user: the mount says whose it is. */
-function socketOf(key: string, mount: Mount | undefined): string | undefined {
-  if (!isRegionKey(key)) return undefined
-  const own = findSocket(key)
-  if (own !== undefined || !isRoot() || mount === undefined) return own
+type Daemon = Pick<Target, 'holder' | 'socket'>
+
+/** Root finds the daemons of other users, too: the mount says whose it is. */
+function ofAnotherUser(key: string, mount: Mount): Daemon {
   const user = mount.options
     .find((option) => option.startsWith('user_id='))
     ?.slice('user_id='.length)
-  const candidates = [`/run/user/${user}/holdfast`, `/tmp/holdfast-${user}`]
-  return candidates
-    .filter((directory) => `${lstatSync(directory, { throwIfNoEntry: false })?.uid}` === user)
-    .map((directory) => join(directory, `${key}.sock`))
-    .find((path) => existsSync(path))
+  const nobody = { holder: undefined, socket: undefined }
+  if (!isRoot() || user === undefined || user === '0' || !isHeld(mount.source)) return nobody
+  for (const directory of [`/run/user/${user}/holdfast`, `/tmp/holdfast-${user}`]) {
+    const stats = lstatSync(directory, { throwIfNoEntry: false })
+    if (stats === undefined || !stats.isDirectory() || `${stats.uid}` !== user) continue
+    const holder = readHolder(join(directory, `${key}.json`))
+    if (holder !== undefined) return { holder, socket: join(directory, `${key}.sock`) }
+  }
+  return nobody
+}
+
+/** The record is another user's: good enough to say who, and nothing more is made of it. */
+function readHolder(path: string): HolderRecord | undefined {
+  try {
+    const record = JSON.parse(readFileSync(path, 'utf8')) as HolderRecord
+    return record.purpose === 'mount' && Number.isSafeInteger(record.pid) ? record : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** Every region that this user has mounted, or is mounting. */

@@ -29,7 +29,14 @@ import {
 } from '../../tools/quickstart/programs.ts'
 
 export { PythonClient } from '../../tools/demo/python-client.ts'
-export { type Outcome, run, runJson, runProgram, sleep } from '../../tools/quickstart/programs.ts'
+export {
+  type Outcome,
+  ROOT,
+  run,
+  runJson,
+  runProgram,
+  sleep,
+} from '../../tools/quickstart/programs.ts'
 
 const CLIENT_LIMIT_MS = 30_000
 

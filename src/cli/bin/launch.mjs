@@ -20,6 +20,8 @@ export async function launch(program, entry) {
     process.exitCode = 1
     return
   }
+  // `holdfast rmap … | head` ends without a word.
+  process.stdout.on('error', (error) => process.exit(error.code === 'EPIPE' ? 0 : 1))
   const { main } = await load(program, entry)
   process.exitCode = await main(program, process.argv.slice(2))
 }

@@ -87,11 +87,19 @@ async function detachMount({ mount }: Target, lazy: boolean): Promise<void> {
 }
 
 /** False when the time is over. Another process than before means that the region was released. */
-async function waitForRelease({ key, holder }: Target, milliseconds: number): Promise<boolean> {
+async function waitForRelease(
+  { key, region, holder }: Target,
+  milliseconds: number,
+): Promise<boolean> {
   if (holder === undefined) return true
-  const { whoHolds } = await import('../../dax/claim.ts')
+  const { isHeld, whoHolds } = await import('../../dax/claim.ts')
+  const held = () => {
+    const now = whoHolds(key)
+    // Of another user's daemon root sees the lock only.
+    return now === undefined ? isHeld(region) : now.pid === holder.pid
+  }
   const deadline = performance.now() + milliseconds
-  while (whoHolds(key)?.pid === holder.pid) {
+  while (held()) {
     if (performance.now() > deadline) return false
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
   }
