@@ -15,7 +15,20 @@ export async function serve(plan: MountPlan): Promise<number> {
   const logger = openLogger(background ? undefined : plan.options.log, plan.options.debug)
   // What the process stands on must not be what somebody wants to unmount.
   process.chdir('/')
-  const daemon = await start(plan, logger)
+  try {
+    return await live(plan, logger, background)
+  } catch (error) {
+    const code = error instanceof CliError ? error.exitCode : MOUNT_FAILED
+    if (!background) throw new CliError(sentenceOf(error), code, { cause: error })
+    logger.error(sentenceOf(error))
+    reportReadiness({ ready: false, error: sentenceOf(error), code })
+    return code
+  }
+}
+
+async function live(plan: MountPlan, logger: LineLogger, background: boolean): Promise<number> {
+  await prepare(plan, (sentence) => logger.info(sentence))
+  const daemon = await Daemon.start(plan, logger)
   dieOfBugs(logger)
   const signals = new Signals(daemon, logger, background)
   reportReadiness({ ready: true, pid: process.pid })
@@ -28,18 +41,6 @@ export async function serve(plan: MountPlan): Promise<number> {
   } catch (error) {
     logger.error(`the unmount failed: ${sentenceOf(error)}`)
     return EXIT_FAILED
-  }
-}
-
-async function start(plan: MountPlan, logger: LineLogger): Promise<Daemon> {
-  try {
-    await prepare(plan, (sentence) => logger.info(sentence))
-    return await Daemon.start(plan, logger)
-  } catch (error) {
-    const code = error instanceof CliError ? error.exitCode : MOUNT_FAILED
-    if (isDaemon()) logger.error(sentenceOf(error))
-    reportReadiness({ ready: false, error: sentenceOf(error), code })
-    throw new CliError(sentenceOf(error), code, { cause: error })
   }
 }
 

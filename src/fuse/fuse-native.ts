@@ -3,6 +3,7 @@
  * the same core. docs/TRANSPORTS.md tells what it cannot do.
  */
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { EIO, FrozenError, FsError } from '../fs/errors.ts'
 import type { Filesystem } from '../fs/filesystem.ts'
@@ -36,6 +37,10 @@ const REVOKE_LIMIT_MS = 10_000
 /** The binding copies the option string into so many bytes. */
 const OPTIONS_MAX = 1000
 const O_RDWR = 2
+/** How libfuse names what is unlinked, or renamed over, while it is open. */
+const HIDDEN = '/.fuse_hidden'
+/** How names end that only a retirement makes. */
+const RETIRING = `.holdfast-retiring-${randomUUID()}`
 const UNCHANGED = 0xffff_ffff
 /** What an open gets that only drops pages after a shutdown; no handle has this number. */
 const REVOKING_FH = 0x7fff_fff0
@@ -51,6 +56,10 @@ class PathOperations {
   readonly #reported = new Set<string>()
   /** After a shutdown: what a revocation has to get through to by path. */
   readonly revoking = new Map<string, number>()
+  /** Second names that exist only between link and rename of a retirement: path to the first. */
+  readonly #aliases = new Map<string, string>()
+  /** What libfuse calls the retired nodes; the core has no such names. */
+  readonly #retired = new Set<string>()
   readonly #caller: Caller = {
     uid: process.geteuid?.() ?? 0,
     gid: process.getegid?.() ?? 0,
@@ -66,6 +75,9 @@ class PathOperations {
   }
 
   resolve(path: string): number {
+    if (this.#retired.has(path)) throw new FsError(EIO)
+    const alias = this.#aliases.get(path)
+    if (alias !== undefined) return this.resolve(alias)
     let ino = ROOT_INODE
     for (const name of path.split('/')) if (name !== '') ino = this.#child(ino, Buffer.from(name))
     return ino
@@ -75,6 +87,21 @@ class PathOperations {
     const { ino } = this.#fs.lookup(parent, name)
     this.#fs.forget(ino, 1)
     return ino
+  }
+
+  #rename(from: string, to: string): void {
+    if (this.#aliases.delete(from)) return
+    if (to.includes(HIDDEN) && [...this.#aliases.values()].includes(from)) this.#retired.add(to)
+    else this.#fs.rename(...this.#place(from), ...this.#place(to), 0)
+  }
+
+  #link(from: string, to: string): void {
+    if (to.endsWith(RETIRING)) this.#aliases.set(to, from)
+    else this.#made(this.#fs.link(this.resolve(from), ...this.#place(to)))
+  }
+
+  #unlink(path: string): void {
+    if (!this.#retired.delete(path)) this.#fs.unlink(...this.#place(path))
   }
 
   #place(path: string): [number, Buffer] {
@@ -251,14 +278,12 @@ class PathOperations {
         this.#fsync('fsync', () => this.#alive(fh).ino, dataOnly !== 0, done),
       fsyncdir: (path, dataOnly, _fh, done) =>
         this.#fsync('fsyncdir', () => this.resolve(path), dataOnly !== 0, done),
-      unlink: (path, done) => this.#run('unlink', done, () => void fs.unlink(...this.#place(path))),
+      unlink: (path, done) => this.#run('unlink', done, () => this.#unlink(path)),
       rmdir: (path, done) => this.#run('rmdir', done, () => void fs.rmdir(...this.#place(path))),
       mkdir: (path, mode, done) =>
         this.#run('mkdir', done, () => this.#made(fs.mkdir(...this.#place(path), mode, caller))),
-      rename: (from, to, done) =>
-        this.#run('rename', done, () => fs.rename(...this.#place(from), ...this.#place(to), 0)),
-      link: (from, to, done) =>
-        this.#run('link', done, () => this.#made(fs.link(this.resolve(from), ...this.#place(to)))),
+      rename: (from, to, done) => this.#run('rename', done, () => this.#rename(from, to)),
+      link: (from, to, done) => this.#run('link', done, () => this.#link(from, to)),
       symlink: (target, path, done) =>
         this.#run('symlink', done, () =>
           this.#made(fs.symlink(...this.#place(path), Buffer.from(target), caller)),
@@ -289,8 +314,22 @@ function answerCount(done: (errno: number, value?: number) => void) {
 
 /**
  * libfuse 2 has no notifications in the binding, but an open without keep_cache drops the pages of
- * the inode and unmaps them. A child opens: this process must never use its own mount.
+ * the inode and unmaps them. Then the node is retired, or the pages of the next opener would be the
+ * dead handle's too: a link (answered, but not made) gets a node of its own, and renamed over the
+ * first name it leaves the old node to those who have it open.
+ * A child does all that: this process must never use its own mount.
  */
+const CHILD = `
+const fs = require('fs')
+const [suffix, ...paths] = process.argv.slice(1)
+for (const path of paths) try {
+  fs.closeSync(fs.openSync(path, 'r'))
+  if (suffix === '') continue
+  fs.linkSync(path, path + suffix)
+  fs.renameSync(path + suffix, path)
+} catch {}
+`
+
 class Reopener implements KernelCache {
   readonly #fs: Filesystem
   readonly #mountpoint: string
@@ -303,7 +342,7 @@ class Reopener implements KernelCache {
   }
 
   revoke(ino: number): Promise<void> {
-    return this.#reopen(this.#paths(ino))
+    return this.#reopen(this.#paths(ino), RETIRING)
   }
 
   invalidate(ino: number): Promise<void> {
@@ -334,15 +373,15 @@ class Reopener implements KernelCache {
     })
   }
 
-  async #reopen(paths: readonly string[]): Promise<void> {
+  async #reopen(paths: readonly string[], suffix = ''): Promise<void> {
     if (paths.length === 0) return
-    const script = 'for path; do (exec 3<"$path"); done'
     const files = paths.map((path) => this.#mountpoint + path)
-    const child = spawn('sh', ['-c', script, 'sh', ...files], {
+    const child = spawn(process.execPath, ['-e', CHILD, '--', suffix, ...files], {
       cwd: '/',
       stdio: 'ignore',
       timeout: REVOKE_LIMIT_MS,
       killSignal: 'SIGKILL',
+      env: {},
     })
     await once(child, 'close')
   }

@@ -1,5 +1,6 @@
 /** holdfast mount and mount.holdfast: two ways to say the same. */
 import { spawnSync } from 'node:child_process'
+import { resolve } from 'node:path'
 import { Command } from 'commander'
 import { CliError, MOUNT_SYSTEM } from '../errors.ts'
 import { defaultOptions, formatOptions, type MountOptions, parseOptions } from '../options.ts'
@@ -140,7 +141,7 @@ function enterNamespace(
   options: MountOptions,
 ): void {
   const path = /^\d+$/.test(namespace) ? `/proc/${namespace}/ns/mnt` : namespace
-  const self = [process.execPath, process.argv[1] ?? '', source, target]
+  const self = [process.execPath, process.argv[1] ?? '', resolve(source), resolve(target)]
   const args = [`--mount=${path}`, '--', ...self, '-o', formatOptions(options)]
   const { status, error } = spawnSync('nsenter', args, { stdio: 'inherit' })
   if (error !== undefined) {
