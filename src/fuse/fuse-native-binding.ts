@@ -2,6 +2,8 @@
  * The npm package fuse-native (libfuse 2) as this project uses it: its types, how it is loaded, and
  * what has to be done differently from its index.js, which the handlers below replace.
  */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
 import type { Inode } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
@@ -304,8 +306,39 @@ export function watch(mountpoint: string): Promise<void> {
   })
 }
 
-/** close() would unmount by a shell command; only the part that lets the event loop end is wanted. */
+/** close() would unmount by a shell command; only what lets the event loop end is wanted. */
 export function letGo(Fuse: FuseNativeClass, fuse: FuseNative): void {
   Fuse.unmount = (_mountpoint, done) => done(null)
   fuse.close(() => {})
+}
+
+const REVOKE_LIMIT_MS = 10_000
+
+const CHILD = `
+const fs = require('fs')
+const [suffix, ...paths] = process.argv.slice(1)
+for (const path of paths) try {
+  fs.closeSync(fs.openSync(path, 'r'))
+  if (suffix === '') continue
+  fs.linkSync(path, path + suffix)
+  fs.renameSync(path + suffix, path)
+} catch {}
+`
+
+/**
+ * libfuse 2 has no notifications in the binding, but an open without keep_cache drops the pages of
+ * the inode and unmaps them. Then the node is retired, or the pages of the next opener would be the
+ * dead handle's too: a link (answered, but not made) gets a node of its own, and renamed over the
+ * first name it leaves the old node to those who have it open.
+ * A child does all that: this process must never use its own mount.
+ */
+export async function reopen(files: readonly string[], suffix: string): Promise<void> {
+  const child = spawn(process.execPath, ['-e', CHILD, '--', suffix, ...files], {
+    cwd: '/',
+    stdio: 'ignore',
+    timeout: REVOKE_LIMIT_MS,
+    killSignal: 'SIGKILL',
+    env: {},
+  })
+  await once(child, 'close')
 }

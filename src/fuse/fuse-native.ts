@@ -2,9 +2,8 @@
  * The fuse-native transport: the path-based operations of libfuse 2, through the npm binding, over
  * the same core. docs/TRANSPORTS.md tells what it cannot do.
  */
-import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
+import { constants } from 'node:os'
 import { EIO, FrozenError, FsError } from '../fs/errors.ts'
 import type { Filesystem } from '../fs/filesystem.ts'
 import type { Handle } from '../fs/handles.ts'
@@ -23,17 +22,12 @@ import {
   makeFuse,
   type OwnOperations,
   optionString,
+  reopen,
   watch,
 } from './fuse-native-binding.ts'
 import { MountError, resolveMountpoint, unmountConnection } from './mount.ts'
 
-export interface FuseNativeTransport {
-  readonly closed: Promise<void>
-  unmount(lazy?: boolean): Promise<void>
-}
-
 const SILENT: Logger = { info() {}, warn() {}, error() {} }
-const REVOKE_LIMIT_MS = 10_000
 /** The binding copies the option string into so many bytes. */
 const OPTIONS_MAX = 1000
 const O_RDWR = 2
@@ -47,6 +41,13 @@ const REVOKING_FH = 0x7fff_fff0
 const WRITE = { cached: false, killPrivileges: false, append: false } as const
 /** libfuse threads may still run in memory that these own. */
 const immortal = new Set<FuseNative>()
+
+/** Bytes that are no UTF-8 arrive as this: better an error than another file. */
+const REPLACED = '\ufffd'
+
+function requireText(path: string): void {
+  if (path.includes(REPLACED)) throw new FsError(constants.errno.EILSEQ)
+}
 
 /** Paths to inodes, errors to errnos, and the operations themselves. */
 class PathOperations {
@@ -75,6 +76,7 @@ class PathOperations {
   }
 
   resolve(path: string): number {
+    requireText(path)
     if (this.#retired.has(path)) throw new FsError(EIO)
     const alias = this.#aliases.get(path)
     if (alias !== undefined) return this.resolve(alias)
@@ -105,6 +107,7 @@ class PathOperations {
   }
 
   #place(path: string): [number, Buffer] {
+    requireText(path)
     const slash = path.lastIndexOf('/')
     return [this.resolve(path.slice(0, slash)), Buffer.from(path.slice(slash + 1))]
   }
@@ -163,7 +166,7 @@ class PathOperations {
     const blank = bindingStat(fs.getattr(handle.ino))
     const emit = ({ name, ino, kind }: DirectoryEntry) => {
       const text = Buffer.from(name).toString('utf8')
-      if (Buffer.from(text).equals(name)) {
+      if (!text.includes(REPLACED)) {
         names.push(text)
         stats.push({ ...blank, mode: kind << 12, ino })
       }
@@ -312,24 +315,7 @@ function answerCount(done: (errno: number, value?: number) => void) {
   return (errno: number, count?: number) => done(errno < 0 ? errno : (count ?? 0), count)
 }
 
-/**
- * libfuse 2 has no notifications in the binding, but an open without keep_cache drops the pages of
- * the inode and unmaps them. Then the node is retired, or the pages of the next opener would be the
- * dead handle's too: a link (answered, but not made) gets a node of its own, and renamed over the
- * first name it leaves the old node to those who have it open.
- * A child does all that: this process must never use its own mount.
- */
-const CHILD = `
-const fs = require('fs')
-const [suffix, ...paths] = process.argv.slice(1)
-for (const path of paths) try {
-  fs.closeSync(fs.openSync(path, 'r'))
-  if (suffix === '') continue
-  fs.linkSync(path, path + suffix)
-  fs.renameSync(path + suffix, path)
-} catch {}
-`
-
+/** Revocation for want of notifications, see reopen(). */
 class Reopener implements KernelCache {
   readonly #fs: Filesystem
   readonly #mountpoint: string
@@ -342,7 +328,7 @@ class Reopener implements KernelCache {
   }
 
   revoke(ino: number): Promise<void> {
-    return this.#reopen(this.#paths(ino), RETIRING)
+    return this.#reopen(this.#paths(ino), "")
   }
 
   invalidate(ino: number): Promise<void> {
@@ -374,16 +360,8 @@ class Reopener implements KernelCache {
   }
 
   async #reopen(paths: readonly string[], suffix = ''): Promise<void> {
-    if (paths.length === 0) return
     const files = paths.map((path) => this.#mountpoint + path)
-    const child = spawn(process.execPath, ['-e', CHILD, '--', suffix, ...files], {
-      cwd: '/',
-      stdio: 'ignore',
-      timeout: REVOKE_LIMIT_MS,
-      killSignal: 'SIGKILL',
-      env: {},
-    })
-    await once(child, 'close')
+    if (files.length > 0) await reopen(files, suffix)
   }
 }
 
@@ -392,7 +370,7 @@ export async function mountFuseNative(
   fs: Filesystem,
   mountpoint: string,
   options: FuseNativeOptions,
-): Promise<FuseNativeTransport> {
+): Promise<{ closed: Promise<void>; unmount(lazy?: boolean): Promise<void> }> {
   const resolved = resolveMountpoint(mountpoint)
   const Fuse = await loadFuseNative()
   const directIo = options.directIo ?? false

@@ -7,6 +7,9 @@ import { placeOf } from './context.ts'
 
 const PAUSE_MS = 20
 
+/** Whoever waits longer than that is told what for. */
+const SILENCE_MS = 3000
+
 /** After a lazy unmount of a mount that nobody uses the daemon is gone well before that. */
 const LAZY_PATIENCE_MS = 1000
 
@@ -98,9 +101,17 @@ async function waitForRelease(
     // Of another user's daemon root sees the lock only.
     return now === undefined ? isHeld(region) : now.pid === holder.pid
   }
-  const deadline = performance.now() + milliseconds
-  while (held()) {
-    if (performance.now() > deadline) return false
+  const started = performance.now()
+  for (let told = false; held(); ) {
+    const waited = performance.now() - started
+    if (waited > milliseconds) return false
+    if (waited > SILENCE_MS && !told) {
+      told = true
+      process.stderr.write(
+        `holdfast: waiting for pid ${holder.pid}: it writes its checkpoint, ` +
+          'or another mount namespace still has the mount\n',
+      )
+    }
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
   }
   return true
