@@ -1,6 +1,6 @@
 /** Taking the region for a mount: a holder that is just leaving is waited for. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Mount, readMounts } from '../control/mountinfo.ts'
+import { mountsSeenBy } from '../control/mountinfo.ts'
 import { whoHolds } from '../dax/claim.ts'
 import type { DaxDevice } from '../dax/device.ts'
 import { fsDaxGet, type Holder } from '../dax/holder.ts'
@@ -36,14 +36,7 @@ function isLeaving(device: DaxDevice, attempt: number): boolean {
   if (holder === undefined) return attempt < 3
   if (holder.purpose !== 'mount' || holder.pid === process.pid) return false
   const { mountpoint } = holder
-  return mountpoint === undefined || !mountsOf(holder.pid).some((m) => m.mountpoint === mountpoint)
-}
-
-/** The holder may live in a mount namespace of its own. */
-function mountsOf(pid: number): Mount[] {
-  try {
-    return readMounts(pid)
-  } catch {
-    return readMounts()
-  }
+  return (
+    mountpoint === undefined || !mountsSeenBy(holder.pid).some((m) => m.mountpoint === mountpoint)
+  )
 }

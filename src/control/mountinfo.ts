@@ -22,6 +22,15 @@ export function readMounts(pid: number | 'self' = 'self'): Mount[] {
   return parseMountinfo(readFileSync(`/proc/${pid}/mountinfo`, 'utf8'))
 }
 
+/** Those another process sees; ours when we may not know. It may have a mount namespace of its own. */
+export function mountsSeenBy(pid: number): Mount[] {
+  try {
+    return readMounts(pid)
+  } catch {
+    return readMounts()
+  }
+}
+
 export function parseMountinfo(text: string): Mount[] {
   const mounts: Mount[] = []
   for (const line of text.split('\n')) {

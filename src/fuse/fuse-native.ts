@@ -328,7 +328,7 @@ class Reopener implements KernelCache {
   }
 
   revoke(ino: number): Promise<void> {
-    return this.#reopen(this.#paths(ino), "")
+    return this.#reopen(this.#paths(ino), RETIRING)
   }
 
   invalidate(ino: number): Promise<void> {

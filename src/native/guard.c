@@ -1,4 +1,5 @@
 /* Every touch of mapped memory: copies, checks and checksums that survive a bus error. */
+#include <sys/mman.h>
 #include "holdfast.h"
 
 #include <string.h>
@@ -39,8 +40,24 @@ static void copy_out_work(void *argument) {
   memcpy(task->outside, task->inside, task->length);
 }
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define POPULATE_MIN (64 * 1024)
+
+/*
+ * A large store into pages of a file that were never touched takes a fault per page; one call maps
+ * them all. What it cannot map, the store meets again under the guard.
+ */
+static void populate(const struct task *task) {
+  uintptr_t start = (uintptr_t)task->inside & ~(uintptr_t)4095;
+  if (task->length >= POPULATE_MIN)
+    madvise((void *)start, (uintptr_t)task->inside + task->length - start, MADV_POPULATE_WRITE);
+}
+
 static void copy_in_work(void *argument) {
   struct task *task = argument;
+  populate(task);
   if (task->durable) persist_copy(task->inside, task->outside, task->length);
   else memcpy(task->inside, task->outside, task->length);
 }

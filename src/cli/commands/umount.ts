@@ -31,9 +31,7 @@ async function umount(text: string, options: { lazy?: boolean }): Promise<void> 
   const target = resolveTarget(text)
   const lazy = options.lazy ?? false
   if (target.mount !== undefined) await detachMount(target, lazy)
-  else if (target.holder?.purpose !== 'mount') {
-    throw new CliError(`${target.region} is not mounted`)
-  }
+  else await requireLeaving(target)
   const released = await waitForRelease(target, lazy ? LAZY_PATIENCE_MS : Number.POSITIVE_INFINITY)
   if (released) await requireClean(target)
   else print(`${placeOf(target)} is detached; its daemon goes on until the last user has let go`)
@@ -71,6 +69,17 @@ async function stateOf(region: string): Promise<string | undefined> {
   } catch {
     return undefined
   }
+}
+
+/** There is nothing to detach: the daemon must be on its way out, or in a place of its own. */
+async function requireLeaving({ region, holder }: Target): Promise<void> {
+  if (holder?.purpose !== 'mount') throw new CliError(`${region} is not mounted`)
+  const { mountsSeenBy } = await import('../../control/mountinfo.ts')
+  const { pid, mountpoint } = holder
+  if (!mountsSeenBy(pid).some((mount) => mount.mountpoint === mountpoint)) return
+  throw new CliError(
+    `${region} is mounted in another mount namespace: nsenter -t ${pid} -m umount ${mountpoint}`,
+  )
 }
 
 async function detachMount({ mount }: Target, lazy: boolean): Promise<void> {
