@@ -1,8 +1,17 @@
 /** The programs as a person meets them: options, misuse, mounting, unmounting, and what is left. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import fc from 'fast-check'
 import t from 'tap'
 import { nameUsers } from '../src/cli/busy.ts'
@@ -215,6 +224,46 @@ t.test('help and version', async (t) => {
   t.match(none, { status: 2 })
 })
 
+t.test('a checkout that is not set up says so', async (t) => {
+  const root = scratch()
+  cpSync('src/cli/bin', join(root, 'src/cli/bin'), { recursive: true })
+  const launcher = join(root, 'src/cli/bin/holdfast.mjs')
+  const start = () => runClient([process.execPath, launcher])
+  t.match(await start(), {
+    status: 1,
+    stderr: /^holdfast: npm packages are missing: run [^\n]*\n$/,
+  })
+  for (const name of ['commander', 'better-sqlite3', 'tsx']) {
+    mkdirSync(join(root, 'node_modules', name), { recursive: true })
+  }
+  t.match(await start(), { status: 1, stderr: /^holdfast: the native addon is not built: run / })
+})
+
+t.test('programs are compiled once for every state of their sources', async (t) => {
+  const { compiled } = (await import('../src/cli/bin/compile.mjs' as string)) as {
+    compiled(root: string, entry: string): Promise<string>
+  }
+  const root = scratch()
+  writeFileSync(join(root, 'part.ts'), 'export const part: number = 1\n')
+  const text = `export * from ${'"./part.ts"'}\nexport const here: string = import.meta.url\n`
+  writeFileSync(join(root, 'entry.ts'), text)
+  // What was written this instant may be written again in the same one.
+  await sleep(20)
+  const first = await compiled(root, 'entry.ts')
+  const module = (await import(first)) as { part: number; here: string }
+  t.equal(module.part, 1)
+  t.equal(module.here, pathToFileURL(join(root, 'entry.ts')).href, 'it stands where its source is')
+  const before = statSync(first).mtimeMs
+  t.equal(await compiled(root, 'entry.ts'), first)
+  t.equal(statSync(first).mtimeMs, before)
+  writeFileSync(join(root, 'part.ts'), 'export const part: number = 2\n')
+  const second = await compiled(root, 'entry.ts')
+  t.not(second, first)
+  t.equal(((await import(second)) as { part: number }).part, 2)
+  writeFileSync(join(root, 'part.ts'), 'export const part: = 2\n')
+  await t.rejects(compiled(root, 'entry.ts'), /cannot compile part.ts:1: /)
+})
+
 t.test('a region that cannot be mounted', { skip: skipMounts }, async (t) => {
   const directory = scratch()
   const region = join(directory, 'region')
@@ -330,6 +379,25 @@ t.test('failures from the command line', { skip: skipMounts }, async (t) => {
   t.match(again, { status: 32, stderr: /fsck.holdfast/ })
 })
 
+/** Programs that use a file and nothing else of the mount they are started in. */
+const USERS = {
+  'open file': `
+import os, time
+fd = os.open('used', os.O_RDWR | os.O_CREAT)
+os.chdir('/')
+print('there', flush=True)
+time.sleep(60)`,
+  'mapped file': `
+import mmap, os, time
+fd = os.open('used', os.O_RDWR | os.O_CREAT)
+os.ftruncate(fd, 4096)
+used = mmap.mmap(fd, 4096)
+os.closerange(3, 20)
+os.chdir('/')
+print('there', flush=True)
+time.sleep(60)`,
+}
+
 t.test('a region and a mountpoint that are in use', { skip: skipMounts }, async (t) => {
   const mounted = await mountRegion()
   const { region, mountpoint } = mounted
@@ -346,6 +414,15 @@ t.test('a region and a mountpoint that are in use', { skip: skipMounts }, async 
   const busy = await runProgram('holdfast', ['umount', mountpoint])
   t.equal(busy.status, 1)
   t.match(busy.stderr, new RegExp(`busy: used by sleep \\(pid ${user.pid}, working directory`))
+  for (const [use, program] of Object.entries(USERS)) {
+    const other = spawn('python3', ['-c', program], { cwd: mountpoint })
+    t.teardown(() => other.kill('SIGKILL'))
+    await once(other.stdout, 'data')
+    const named = new RegExp(`python3 \\(pid ${other.pid}, ${use} ${mountpoint}/used\\)`)
+    t.match(nameUsers(mountAt(mountpoint)!, 1000), named)
+    other.kill('SIGKILL')
+    await once(other, 'exit')
+  }
   const lazy = await runProgram('holdfast', ['umount', '-l', mountpoint])
   t.match(lazy, { status: 0, stdout: /its daemon goes on until the last user has let go/ })
   t.equal(mountAt(mountpoint), undefined)

@@ -5,6 +5,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
+import { constants } from 'node:os'
+import { FsError } from '../fs/errors.ts'
 import type { Inode } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
 import { deviceOfMount, type MountFlag } from './mount.ts'
@@ -341,4 +343,23 @@ export async function reopen(files: readonly string[], suffix: string): Promise<
     env: {},
   })
   await once(child, 'close')
+}
+
+/** The binding sends one number: the count, or the errno. */
+export function answerCount(done: (errno: number, value?: number) => void) {
+  return (errno: number, count?: number) => done(errno < 0 ? errno : (count ?? 0), count)
+}
+
+export function ms(time: number): { seconds: number; nanoseconds: number } {
+  const seconds = Math.floor(time / 1000)
+  return { seconds, nanoseconds: (time - seconds * 1000) * 1e6 }
+}
+
+export type NameOperation = 'mknod' | 'unlink' | 'rmdir' | 'mkdir' | 'rename' | 'link' | 'symlink'
+
+/** Bytes that are no UTF-8 arrive as this: better an error than another file. */
+export const REPLACED = '\ufffd'
+
+export function requireText(path: string): void {
+  if (path.includes(REPLACED)) throw new FsError(constants.errno.EILSEQ)
 }

@@ -3,14 +3,14 @@
  * the same core. docs/TRANSPORTS.md tells what it cannot do.
  */
 import { randomUUID } from 'node:crypto'
-import { constants } from 'node:os'
 import { EIO, FrozenError, FsError } from '../fs/errors.ts'
 import type { Filesystem } from '../fs/filesystem.ts'
 import type { Handle } from '../fs/handles.ts'
-import type { Caller, DirectoryEntry, KernelCache } from '../fs/operations.ts'
+import type { AttributeChanges, Caller, DirectoryEntry, KernelCache } from '../fs/operations.ts'
 import { ROOT_INODE } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
 import {
+  answerCount,
   type BindingOperations,
   type BindingStat,
   bindingStat,
@@ -20,9 +20,13 @@ import {
   letGo,
   loadFuseNative,
   makeFuse,
+  ms,
+  type NameOperation,
   type OwnOperations,
   optionString,
+  REPLACED,
   reopen,
+  requireText,
   watch,
 } from './fuse-native-binding.ts'
 import { MountError, resolveMountpoint, unmountConnection } from './mount.ts'
@@ -41,13 +45,6 @@ const REVOKING_FH = 0x7fff_fff0
 const WRITE = { cached: false, killPrivileges: false, append: false } as const
 /** libfuse threads may still run in memory that these own. */
 const immortal = new Set<FuseNative>()
-
-/** Bytes that are no UTF-8 arrive as this: better an error than another file. */
-const REPLACED = '\ufffd'
-
-function requireText(path: string): void {
-  if (path.includes(REPLACED)) throw new FsError(constants.errno.EILSEQ)
-}
 
 /** Paths to inodes, errors to errnos, and the operations themselves. */
 class PathOperations {
@@ -204,15 +201,16 @@ class PathOperations {
     )
   }
 
+  #set(ino: number, changes: AttributeChanges, handle?: Handle): void {
+    this.#fs.setattr(ino, changes, this.#caller, handle)
+  }
+
   binding(): BindingOperations {
+    return { ...this.#files(), ...this.#names() }
+  }
+
+  #files(): Omit<BindingOperations, NameOperation> {
     const fs = this.#fs
-    const caller = this.#caller
-    const ms = (time: number) => {
-      const seconds = Math.floor(time / 1000)
-      return { seconds, nanoseconds: (time - seconds * 1000) * 1e6 }
-    }
-    const set = (ino: number, changes: Parameters<Filesystem['setattr']>[1], handle?: Handle) =>
-      void fs.setattr(ino, changes, caller, handle)
     return {
       statfs: (_path, done) =>
         this.#run('statfs', done, () => {
@@ -232,31 +230,27 @@ class PathOperations {
         this.#run('readdir', answer, () => this.#readdir(path))
       },
       truncate: (path, size, done) =>
-        this.#run('truncate', done, () => set(this.resolve(path), { size })),
+        this.#run('truncate', done, () => this.#set(this.resolve(path), { size })),
       ftruncate: (_path, fh, size, done) =>
         this.#run('ftruncate', done, () => {
           const handle = this.#alive(fh)
-          set(handle.ino, { size }, handle)
+          this.#set(handle.ino, { size }, handle)
         }),
       utimens: (path, atime, mtime, done) =>
         this.#run('utimens', done, () =>
-          set(this.resolve(path), { atime: ms(atime), mtime: ms(mtime) }),
+          this.#set(this.resolve(path), { atime: ms(atime), mtime: ms(mtime) }),
         ),
       readlink: (path, done) =>
         this.#run('readlink', done, () => Buffer.from(fs.readlink(this.resolve(path))).toString()),
       chown: (path, uid, gid, done) =>
         this.#run('chown', done, () =>
-          set(this.resolve(path), {
+          this.#set(this.resolve(path), {
             ...(uid !== UNCHANGED && { uid }),
             ...(gid !== UNCHANGED && { gid }),
           }),
         ),
       chmod: (path, mode, done) =>
-        this.#run('chmod', done, () => set(this.resolve(path), { mode: mode & 0o7777 })),
-      mknod: (path, mode, rdev, done) =>
-        this.#run('mknod', done, () =>
-          this.#made(fs.mknod(...this.#place(path), mode, rdev, caller)),
-        ),
+        this.#run('chmod', done, () => this.#set(this.resolve(path), { mode: mode & 0o7777 })),
       setxattr: (path, name, value, _position, flags, done) =>
         this.#run('setxattr', done, () =>
           // libfuse's buffer is gone after the answer.
@@ -281,6 +275,17 @@ class PathOperations {
         this.#fsync('fsync', () => this.#alive(fh).ino, dataOnly !== 0, done),
       fsyncdir: (path, dataOnly, _fh, done) =>
         this.#fsync('fsyncdir', () => this.resolve(path), dataOnly !== 0, done),
+    }
+  }
+
+  #names(): Pick<BindingOperations, NameOperation> {
+    const fs = this.#fs
+    const caller = this.#caller
+    return {
+      mknod: (path, mode, rdev, done) =>
+        this.#run('mknod', done, () =>
+          this.#made(fs.mknod(...this.#place(path), mode, rdev, caller)),
+        ),
       unlink: (path, done) => this.#run('unlink', done, () => this.#unlink(path)),
       rmdir: (path, done) => this.#run('rmdir', done, () => void fs.rmdir(...this.#place(path))),
       mkdir: (path, mode, done) =>
@@ -308,11 +313,6 @@ class PathOperations {
         }),
     }
   }
-}
-
-/** The binding sends one number: the count, or the errno. */
-function answerCount(done: (errno: number, value?: number) => void) {
-  return (errno: number, count?: number) => done(errno < 0 ? errno : (count ?? 0), count)
 }
 
 /** Revocation for want of notifications, see reopen(). */

@@ -28,6 +28,7 @@ Options that mount(8) and systemd keep for themselves (defaults, user, noauto, n
 x-*, comment=) are accepted and ignored.`
 
 const EXIT_CODES = `
+
 Exit codes:
   0   mounted, and it answers
   1   usage error, or a mount option that does not exist
@@ -35,6 +36,7 @@ Exit codes:
   32  the mount failed; the reason is on stderr`
 
 const EXAMPLES = `
+
 Examples:
   holdfast mount pool.holdfast /mnt/pool
   holdfast mount -f -o ro,log=/tmp/pool.log /dev/dax0.0 /mnt/pool
@@ -44,7 +46,7 @@ Examples:
 interface Switches {
   foreground?: boolean
   verbose?: boolean
-  options: string[]
+  options?: string[]
 }
 
 export function addMount(program: Command): void {
@@ -54,7 +56,7 @@ export function addMount(program: Command): void {
     .argument('<mountpoint>', 'an existing directory')
     .option('-f, --foreground', 'stay in the foreground until Ctrl-C or umount')
     .option('-v, --verbose', 'say what was done')
-    .option('-o, --options <list>', 'mount options, see below', collect, [])
+    .option('-o, --options <list>', 'mount options, see below', collect)
     .summary('mount a region')
     .description(
       'Mount a region. Returns once the mount answers; the daemon goes to the background unless -f.',
@@ -70,7 +72,7 @@ interface HelperSwitches {
   sloppy?: boolean
   verbose?: boolean
   namespace?: string
-  options: string[]
+  options?: string[]
 }
 
 /** mount.holdfast: the order and the letters with which mount(8) calls its helpers. */
@@ -83,7 +85,7 @@ export function helperProgram(program: string): Command {
     .option('-n', 'accepted: there is no mtab to write')
     .option('-v, --verbose', 'say what was done')
     .option('-N, --namespace <ns>', 'mount in this mount namespace: a path or a process id')
-    .option('-o, --options <list>', 'mount options, see below', collect, [])
+    .option('-o, --options <list>', 'mount options, see below', collect)
     .option('-t, --types <type>', 'accepted: the type, or type.subtype')
     .description('Mount a holdfast region on behalf of mount(8); people use `holdfast mount`.')
     .addHelpText('after', OPTIONS_HELP + EXIT_CODES)
@@ -96,11 +98,11 @@ export function helperProgram(program: string): Command {
     })
 }
 
-function collect(value: string, before: string[]): string[] {
+function collect(value: string, before: string[] = []): string[] {
   return [...before, value]
 }
 
-function optionsOf(lists: readonly string[], sloppy = false): MountOptions {
+function optionsOf(lists: readonly string[] = [], sloppy = false): MountOptions {
   const options = defaultOptions()
   for (const list of lists) parseOptions(list, options, sloppy)
   return options
