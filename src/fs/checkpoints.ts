@@ -3,6 +3,8 @@
  * journal/checkpoint.ts. A checkpoint runs in slices between operations; whoever cannot wait
  * finishes it synchronously.
  */
+
+import { rangesOverlap } from '../index/free-space.ts'
 import { Checkpointer } from '../journal/checkpoint.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { BLOCK_SIZE, BLOCKS_PER_UNIT, UNIT_SIZE } from '../media/geometry.ts'
@@ -75,10 +77,6 @@ export class Checkpoints {
   runNow(): void {
     if (this.#running !== undefined) this.#finishNow(this.#running)
     this.#finishNow(this.#begin())
-  }
-
-  get isRunning(): boolean {
-    return this.#running !== undefined
   }
 
   #begin(): Running {
@@ -215,7 +213,7 @@ export class Checkpoints {
     this.abandon()
     const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
     const units = volume.superblock.slots[standby].flatMap(unitsOf)
-    const bad = units.filter((unit) => failed.some((range) => overlap(unit, range)))
+    const bad = units.filter((unit) => failed.some((range) => rangesOverlap(unit, range)))
     const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
     slots[standby] = joinRanges(units.filter((unit) => !bad.includes(unit)))
     volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
@@ -270,8 +268,4 @@ function unitsOf(range: BlockRange): BlockRange[] {
     units.push({ block: range.block + at, blocks: BLOCKS_PER_UNIT })
   }
   return units
-}
-
-function overlap(a: BlockRange, b: BlockRange): boolean {
-  return a.block < b.block + b.blocks && b.block < a.block + a.blocks
 }

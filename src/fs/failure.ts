@@ -3,7 +3,7 @@
  * shutdown, as XFS orders it.
  */
 import { MF_MEM_PRE_REMOVE } from '../dax/holder.ts'
-import type { BlockRange } from '../index/free-space.ts'
+import { type BlockRange, rangesOverlap } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
 import {
   type ExtentRow,
@@ -202,7 +202,7 @@ export class FailurePolicy {
       }, true)
       // The journal goes round bad blocks of its own.
       for (const row of rows.filter(({ owner }) => owner === OWNER_JOURNAL)) {
-        for (const range of failed.filter((bad) => overlapping(bad, row))) {
+        for (const range of failed.filter((bad) => rangesOverlap(bad, row))) {
           volume.journal.avoid(range.block * BLOCK_SIZE, range.blocks * BLOCK_SIZE)
         }
       }
@@ -237,8 +237,4 @@ export function pathOf(index: Index, ino: number): string | undefined {
     at = name.parent
   }
   return `/${names.join('/')}`
-}
-
-function overlapping(a: BlockRange, b: BlockRange): boolean {
-  return a.block < b.block + b.blocks && b.block < a.block + a.blocks
 }

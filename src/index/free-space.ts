@@ -6,6 +6,10 @@ export interface BlockRange {
   blocks: number
 }
 
+export function rangesOverlap(a: BlockRange, b: BlockRange): boolean {
+  return a.block < b.block + b.blocks && b.block < a.block + a.blocks
+}
+
 type Columns = [block: number, blocks: number]
 
 /** A range of `blocks` at least this long is a candidate for a whole, aligned 2 MiB unit. */

@@ -2,10 +2,10 @@
 import type { Database, Statement } from 'better-sqlite3'
 import type { InodeRow } from '../media/change.ts'
 
-type Columns = [
-  number, number, number, number, number, number, number, number, number, number,
-  number, number, number, number, number, number, number, number, Uint8Array | null,
-] // biome-ignore format: one line per ten columns
+/** The columns of COLUMNS, in its order: 18 numbers and the target. */
+type Columns = [...Numbers, Uint8Array | null]
+type Six = [number, number, number, number, number, number]
+type Numbers = [...Six, ...Six, ...Six]
 
 const COLUMNS =
   'ino, mode, uid, gid, nlink, rdev, flags, size, blocks, parent, ' +
