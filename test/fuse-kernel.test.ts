@@ -45,7 +45,7 @@ interface Mounted {
   end(): Promise<void>
 }
 
-type Checks = Pick<typeof t, 'equal' | 'same'>
+type Checks = Pick<typeof t, 'equal' | 'match' | 'same' | 'teardown'>
 
 /**
  * Takes the mount down when this process is gone, killed or not: its end of the pipe closes. We are
@@ -95,14 +95,24 @@ async function mount(
     fsname: where.region,
     debug: (line) => lines.push(line),
     logger: {
-      info() {},
+      info: (sentence) => sentences.push(sentence),
       warn: (sentence) => sentences.push(sentence),
       error: (sentence) => sentences.push(sentence),
     },
     ...options,
   })
+  t.match(lines[0], /^FUSE 7\.\d+ \(kernel 7\.\d+\), cache=/, 'what was agreed is for debug')
+  let ended = false
+  // What a failed test leaves must not keep this process alive.
+  t.teardown(async () => {
+    if (ended) return
+    await transport.unmount(true)
+    transport.session.close()
+    await fs.unmount().catch(() => {})
+  })
   const end = async () => {
     await transport.unmount()
+    ended = true
     t.equal(transport.session.nodes.count, 1, 'no node is left')
     await fs.unmount()
     device.close()
@@ -307,7 +317,7 @@ m = mmap.mmap(fd, 65536); m[40960:40965] = b'dirty'; m2 = mmap.mmap(safe, 65536)
       return answer?.ok ? answer.value : answer?.error
     }
     const ino = Number(await ask("os.stat('victim').st_ino"))
-    mounted.fs.inject({
+    mounted.fs.administration.inject({
       target: { kind: 'file', inode: ino, fileOffset: 4096 },
       length: 4096,
       method: 'soft',
@@ -346,7 +356,7 @@ os.stat('d/f'); os.listdir('.'); os.listdir('d')
     [mounted.mountpoint],
   )
   t.match(await client.ready, { ok: true })
-  mounted.fs.shutdown('test')
+  mounted.fs.administration.shutdown('test')
   await mounted.transport.cache.idle()
   for (const code of [
     "os.stat('d/f')",
@@ -385,7 +395,7 @@ t.test('mounting and unmounting', { skip }, async (t) => {
 t.test('frozen: changes wait, the rest goes on', { skip }, async (t) => {
   const mounted = await mount(t)
   await mounted.client('before', "put('f', b'x' * 4096); os.mkdir('sub')")
-  await mounted.fs.freeze()
+  await mounted.fs.administration.freeze()
   let done = false
   // In a directory of its own: the kernel holds its lock until we answer, and a listing would wait.
   const waiting = mounted.client('changes', "os.mkdir('sub/d'); put('sub/g', b'y')").then(() => {
@@ -393,7 +403,7 @@ t.test('frozen: changes wait, the rest goes on', { skip }, async (t) => {
   })
   await mounted.client('reads', "assert get('f')[:1] == b'x' and os.path.exists('.')")
   t.equal(done, false)
-  mounted.fs.thaw()
+  mounted.fs.administration.thaw()
   await waiting
   await mounted.client('after', "assert os.listdir('sub/d') == [] and get('sub/g') == b'y'")
   await mounted.end()

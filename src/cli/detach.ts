@@ -1,5 +1,6 @@
 /** Takes a mount away: umount2(2) when we may, fusermount3 otherwise. */
 import { execFile } from 'node:child_process'
+import { unmountPatiently } from '../fuse/unmount.ts'
 import { native } from '../native/binding.ts'
 import { CliError, codeOf, sentenceOf } from './errors.ts'
 
@@ -7,7 +8,11 @@ const MNT_DETACH = 2
 const UMOUNT_NOFOLLOW = 8
 
 /** Rejects with an error whose code is EBUSY when the mount is in use. */
-export async function detach(mountpoint: string, lazy: boolean): Promise<void> {
+export function detach(mountpoint: string, lazy: boolean): Promise<void> {
+  return unmountPatiently(() => detachNow(mountpoint, lazy))
+}
+
+async function detachNow(mountpoint: string, lazy: boolean): Promise<void> {
   try {
     native.umount(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0))
   } catch (error) {

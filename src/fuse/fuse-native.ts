@@ -29,7 +29,8 @@ import {
   requireText,
   watch,
 } from './fuse-native-binding.ts'
-import { MountError, resolveMountpoint, unmountConnection } from './mount.ts'
+import { MountError, resolveMountpoint } from './mount.ts'
+import { unmountConnection } from './unmount.ts'
 
 const SILENT: Logger = { info() {}, warn() {}, error() {} }
 /** The binding copies the option string into so many bytes. */

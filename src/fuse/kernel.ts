@@ -13,13 +13,13 @@ import {
   type MountFlag,
   openConnection,
   resolveMountpoint,
-  unmountConnection,
 } from './mount.ts'
 import { describeNegotiated, type Negotiated } from './negotiate.ts'
 import { Notifier } from './notify.ts'
 import { type CacheMode, cachePolicy } from './policy.ts'
 import { MAX_WRITE } from './protocol.ts'
 import { type RegionView, Session } from './session.ts'
+import { unmountConnection } from './unmount.ts'
 
 export interface KernelOptions {
   /** Default: keep. */
@@ -38,7 +38,7 @@ export interface KernelOptions {
   readonly logger?: Logger
   /** Mount through fusermount3; default: unless we are root. */
   readonly helper?: boolean
-  /** Wire log: one line per request. */
+  /** Wire log: what was agreed with the kernel, then one line per request. */
   readonly debug?: (line: string) => void
 }
 
@@ -84,7 +84,7 @@ export class KernelTransport {
       this.#logger.warn(sentence),
     )
     fs.attach(this.#notifier)
-    this.#logger.info(describeNegotiated(agreed, this.session.policy))
+    this.session.trace?.(describeNegotiated(agreed, this.session.policy))
   }
 
   /** Called once by the channel. */

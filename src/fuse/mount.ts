@@ -105,7 +105,7 @@ async function mountWithHelper(request: MountRequest): Promise<number> {
 }
 
 /** Waits for a helper program; MountError with what it said on stderr unless it exits with 0. */
-async function finished(child: ChildProcess, sentence: string): Promise<void> {
+export async function finished(child: ChildProcess, sentence: string): Promise<void> {
   let said = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     said += text
@@ -126,23 +126,6 @@ function codeOf(said: string): string | undefined {
 
 function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined
-}
-
-/**
- * Always another process: umount(2) waits for dirty pages to be written, and it is this process
- * that has to take them.
- */
-export async function unmountConnection(mountpoint: string, lazy: boolean): Promise<void> {
-  const sentence = `cannot unmount ${mountpoint}`
-  const asRoot = process.geteuid?.() === 0
-  const command = asRoot ? 'umount' : 'fusermount3'
-  // -i: no /sbin/umount.fuse helper; -c: do not resolve the path, which would ask us for
-  // attributes.
-  const options = asRoot ? ['-i', '-c', ...(lazy ? ['-l'] : [])] : ['-u', ...(lazy ? ['-z'] : [])]
-  const child = spawn(command, [...options, '--', mountpoint], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  await finished(child, sentence)
 }
 
 /** Absolute, without symbolic links, an existing directory. */
