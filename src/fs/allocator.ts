@@ -25,7 +25,10 @@ export class Allocator {
   readonly #windows = new Set<CachedInode>()
   /** Ordered by sequence. */
   #pending: PendingFree[] = []
-  /** Where the last window was found: new files follow one another. */
+  /**
+   * Behind the last window that was searched for: new files follow one another. Goes back to what
+   * becomes free, so that memory in use already is used again before more of a sparse file is.
+   */
   #cursor: number
   readonly #start: number
   /** Free blocks of the table, pending ones included. */
@@ -53,9 +56,10 @@ export class Allocator {
       return this.#fromWindow(inode, window, wanted)
     }
     this.releaseWindow(inode)
-    const found =
-      this.#after(goal, wanted) ?? this.#search(wanted) ?? this.#searchOtherWindows(wanted)
+    const next = this.#after(goal, wanted)
+    const found = next ?? this.#search(wanted) ?? this.#searchOtherWindows(wanted)
     if (found === undefined) return undefined
+    if (next === undefined) this.#cursor = found.block + found.blocks
     if (found.blocks > wanted) {
       this.#setWindow(inode, found)
       this.#use(inode, wanted)
@@ -120,7 +124,6 @@ export class Allocator {
     this.#busy.add(range.block, range.blocks)
     inode.window = { block: range.block, blocks: range.blocks }
     this.#windows.add(inode)
-    this.#cursor = range.block + range.blocks
   }
 
   #fromWindow(inode: CachedInode, window: BlockRange, wanted: number): BlockRange {
