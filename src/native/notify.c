@@ -1,0 +1,62 @@
+/*
+ * Notifications to the kernel, written by libuv's workers: the kernel may wait, inside that write,
+ * for answers that this process owes it.
+ */
+#include "channel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Two of libuv's four worker threads at most: the kernel may let a notification wait for a request
+ * whose answer waits for an msync, and that needs a worker too. */
+#define NOTIFY_LIMIT 2
+
+static int notify_run(struct job *job) {
+  ssize_t written;
+  do written = write(job->fd, job->data, job->length);
+  while (written < 0 && errno == EINTR);
+  return written < 0 ? errno : 0;
+}
+
+static void notify_next(napi_env env, struct channel *channel) {
+  while (channel->notifying < NOTIFY_LIMIT && channel->queued != NULL) {
+    struct job *job = channel->queued;
+    channel->queued = job->next;
+    if (channel->queued == NULL) channel->queue_end = &channel->queued;
+    channel->notifying++;
+    job_queue(env, job);
+  }
+}
+
+static void notify_done(napi_env env, struct job *job) {
+  struct channel *channel = job->owner;
+  free(job->data);
+  free(job);
+  channel->notifying--;
+  notify_next(env, channel);
+  channel_release(channel);
+}
+
+napi_value notify(napi_env env, napi_callback_info info) {
+  struct args args = args_read(env, info);
+  struct channel *channel = args.data;
+  struct bytes message = arg_bytes(&args, 0);
+  napi_value promise;
+  if (args.bad) return NULL;
+  char *copy = malloc(message.length + 1);
+  if (copy == NULL) return throw_errno(env, ENOMEM, "notify");
+  struct job *job = job_new(env, &promise);
+  job->run = notify_run;
+  job->done = notify_done;
+  job->owner = channel;
+  job->fd = channel->fd;
+  job->data = memcpy(copy, message.data, message.length);
+  job->length = message.length;
+  channel->holders++;
+  *channel->queue_end = job;
+  channel->queue_end = &job->next;
+  notify_next(env, channel);
+  return promise;
+}
