@@ -150,6 +150,11 @@ for (const mode of ['cacheline', 'page'] as const) {
       t.same(names(fs), ['d', 'y'])
       fs.rename(1, name('y'), 1, name('z'), 0)
       t.same(names(fs), ['d', 'z'])
+      const { ino } = fs.lookup(1, name('z'))
+      fs.rename(1, name('z'), 1, name('d'), RENAME_EXCHANGE)
+      t.equal(fs.lookup(1, name('d')).ino, ino, 'an exchange within one directory')
+      t.same(names(fs).sort(), ['d', 'z'])
+      fs.rename(1, name('z'), 1, name('d'), RENAME_EXCHANGE)
       t.equal(
         errnoOf(() => fs.rename(1, name('d'), dir.ino, name('inside'), 0)),
         'EINVAL',
@@ -234,7 +239,7 @@ for (const mode of ['cacheline', 'page'] as const) {
           put(fs, file, 0, pattern(100 + at, at))
           fs.release(file)
         }
-        const taken = fs.checkpoint()
+        const taken = fs.administration.checkpoint()
         create(fs, `during-${round}`)
         await taken
       }
@@ -250,10 +255,10 @@ for (const mode of ['cacheline', 'page'] as const) {
     t.test('frozen: changes wait, reads go on', async (t) => {
       const { fs } = scratchFilesystem(64 * MIB, mode)
       const file = create(fs, 'a')
-      await fs.freeze()
+      await fs.administration.freeze()
       t.throws(() => put(fs, file, 0, name('x')), FrozenError)
       t.equal(fs.lookup(1, name('a')).ino, file.ino)
-      fs.thaw()
+      fs.administration.thaw()
       await fs.thawed()
       t.equal(put(fs, file, 0, name('x')), 1)
       await fs.unmount()
@@ -272,7 +277,10 @@ t.test('failure: the right handles die, the file heals, poison survives', async 
   put(fs, hit, 0, pattern(10 * 4096, 1))
   put(fs, other, 0, pattern(4096, 2))
   const target = { kind: 'file', inode: hit.ino, fileOffset: 4096 } as const
-  const result = fs.inject({ target, length: 4096, method: 'soft' })
+  const before = Date.now()
+  const result = fs.administration.inject({ target, length: 4096, method: 'soft' })
+  const { time } = fs.administration.status().failures[0]!
+  t.ok(Date.parse(time) >= before, 'the time of a failure is not cut to seconds')
   t.equal(result.kind, 'data')
   t.same(result.inodes, [hit.ino])
   t.equal(result.handlesKilled, 1)
@@ -294,7 +302,7 @@ t.test('failure: the right handles die, the file heals, poison survives', async 
     'EIO',
     'a part cannot heal',
   )
-  const again = fs.inject({ target, length: 4096, method: 'soft' })
+  const again = fs.administration.inject({ target, length: 4096, method: 'soft' })
   t.equal(again.handlesKilled, 0, 'the same report twice is one failure')
 
   await fs.unmount()
@@ -307,10 +315,10 @@ t.test('failure: the right handles die, the file heals, poison survives', async 
   )
   put(second, reopened, 4096, pattern(4096, 3))
   t.ok(get(second, reopened, 4096, 4096).equals(pattern(4096, 3)), 'a whole block heals')
-  t.equal(second.status().blocks.poisoned, 1)
+  t.equal(second.administration.status().blocks.poisoned, 1)
   healthy(t, second)
-  t.equal(second.clearPoison('all'), 4096)
-  t.equal(second.status().blocks.poisoned, 0)
+  t.equal(second.administration.clearPoison('all'), 4096)
+  t.equal(second.administration.status().blocks.poisoned, 0)
   healthy(t, second)
   await second.unmount()
   t.ok(device)
@@ -318,12 +326,16 @@ t.test('failure: the right handles die, the file heals, poison survives', async 
 
 t.test('failure in free space is never allocated', async (t) => {
   const { fs } = scratchFilesystem(32 * MIB, 'cacheline')
-  const result = fs.inject({ target: { kind: 'free' }, length: 8192, method: 'soft' })
+  const result = fs.administration.inject({
+    target: { kind: 'free' },
+    length: 8192,
+    method: 'soft',
+  })
   t.equal(result.kind, 'free')
   const file = create(fs, 'fill')
   while (errnoOf(() => put(fs, file, fs.getattr(file.ino).size, pattern(MIB, 1))) === 'no error') {}
   const bad = result.offset
-  for (const extent of fs.getmap(file.ino).extents) {
+  for (const extent of fs.administration.getmap(file.ino).extents) {
     const end = extent.regionOffset + extent.length
     t.notOk(extent.regionOffset < bad + 8192 && bad < end, 'no extent has the bad blocks')
   }
@@ -337,7 +349,7 @@ for (const structure of ['superblock', 'journal', 'checkpoint'] as const) {
     const file = create(fs, 'a')
     put(fs, file, 0, pattern(5000, 1))
     const target = { kind: 'metadata', structure } as const
-    const result = fs.inject({ target, length: 4096, method: 'soft' })
+    const result = fs.administration.inject({ target, length: 4096, method: 'soft' })
     t.equal(result.kind, 'metadata')
     t.equal(result.shutdown, true)
     t.equal(
@@ -350,7 +362,7 @@ for (const structure of ['superblock', 'journal', 'checkpoint'] as const) {
     )
     t.ok(fs.statfs().blocks > 0, 'statfs answers')
     t.equal(fs.getattr(1).ino, 1, 'so does getattr of the root')
-    t.equal(fs.status().state, 'shutdown')
+    t.equal(fs.administration.status().state, 'shutdown')
     await fs.unmount()
     t.throws(() => remount(memory), /shut down.*fsck\.holdfast --repair/)
   })

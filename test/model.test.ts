@@ -119,7 +119,7 @@ async function agrees(steps: readonly Step[], mode: 'cacheline' | 'page'): Promi
   let file = fs.create(1, NAME, 0o600, 2, caller)
   const model = new Model()
   for (const action of steps) {
-    if (action.do === 'checkpoint') await fs.checkpoint()
+    if (action.do === 'checkpoint') await fs.administration.checkpoint()
     else if (action.do === 'remount') {
       await fs.fsync(file.ino, false)
       memory = memory.crash()

@@ -1,9 +1,10 @@
 /** A mounted filesystem from claim to release: device, filesystem, transport, control socket. */
 import { hostname } from 'node:os'
+import { openByName } from '../bus/open.ts'
 import { isHoldfast, mountAt } from '../control/mountinfo.ts'
 import { ControlServer } from '../control/server.ts'
 import { watchBusErrors } from '../dax/bus-errors.ts'
-import { type DaxDevice, openDevice } from '../dax/device.ts'
+import type { DaxDevice } from '../dax/device.ts'
 import { fsPutDax, type Holder } from '../dax/holder.ts'
 import { socketPath } from '../dax/runtime-directory.ts'
 import { Filesystem } from '../fs/filesystem.ts'
@@ -93,7 +94,7 @@ async function claim(
   { region, mountpoint, options }: MountPlan,
   logger: LineLogger,
 ): Promise<Claimed> {
-  const device = openDevice(region, { readOnly: options.readOnly })
+  const device = openByName(region, { readOnly: options.readOnly })
   const holder: Holder = { purpose: 'mount', mountpoint }
   try {
     await claimRegion(device, holder, (sentence) => logger.info(sentence))
@@ -134,7 +135,7 @@ function listen(
   const holder = { pid: process.pid, host: hostname(), since: new Date().toISOString() }
   const facts = { region, mountpoint, transport: options.transport, holder }
   const warn = (sentence: string) => logger.warn(sentence)
-  return ControlServer.listen(socketPath(device.key ?? ''), { fs, facts, warn })
+  return ControlServer.listen(socketPath(device.key ?? ''), { fs: fs.administration, facts, warn })
 }
 
 /** Steps that undo what was done, run last first; one that fails does not stop the others. */

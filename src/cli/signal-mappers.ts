@@ -13,7 +13,7 @@ import type { LineLogger } from './logger.ts'
 export function signalMappers(fs: Filesystem, mountpoint: string, logger: LineLogger): () => void {
   const device = mountAt(mountpoint)?.device
   if (device === undefined) return () => {}
-  return fs.subscribe((event) => {
+  return fs.administration.subscribe((event) => {
     if (event.event !== 'kill') return
     for (const pid of mappersOf(device, event.inode)) {
       try {

@@ -2,7 +2,8 @@
  * What a memory failure does: xfs_dax_notify_failure for this filesystem. All kills first, then the
  * shutdown, as XFS orders it.
  */
-import { MF_MEM_PRE_REMOVE } from '../dax/holder.ts'
+import type { DaxDevice } from '../dax/device.ts'
+import { type HolderOperations, MF_MEM_PRE_REMOVE } from '../dax/holder.ts'
 import { type BlockRange, rangesOverlap } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
 import {
@@ -16,18 +17,16 @@ import type { ShutdownReason } from '../media/superblock.ts'
 import type { FailureReport } from './administration.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import { EIO } from './errors.ts'
-import type { KernelCache } from './operations.ts'
 import type { Volume } from './volume.ts'
 
 /** Linux: structure needs cleaning. What XFS answers when its own metadata was hit. */
 const EUCLEAN = 117
 const REPORTS_MAX = 1000
 
-export class FailurePolicy {
+export class FailurePolicy implements HolderOperations {
   readonly #volume: Volume
   readonly #checkpoints: Checkpoints
   readonly reports: FailureReport[] = []
-  cache: KernelCache | undefined
 
   constructor(volume: Volume, checkpoints: Checkpoints) {
     this.#volume = volume
@@ -35,7 +34,7 @@ export class FailurePolicy {
   }
 
   /** Bytes [offset, offset + length) have failed. Returns 0 or a negative errno. */
-  notify(offset: number, length: number, flags: number): number {
+  notifyFailure(_device: DaxDevice, offset: number, length: number, flags: number): number {
     if (this.#volume.shutdown !== undefined) return -EIO
     if ((flags & MF_MEM_PRE_REMOVE) !== 0) return this.#removed()
     const fresh = this.#unknownPart(offset, length)
@@ -67,7 +66,7 @@ export class FailurePolicy {
     const volume = this.#volume
     const handles = volume.handles.kill(ino)
     const names = volume.index.dirents.names(ino)
-    this.cache?.revoke(ino, names).catch((error) => {
+    volume.cache?.revoke(ino, names).catch((error) => {
       volume.options.logger.error(`revoking inode ${ino}: ${(error as Error).message}`)
     })
     const path = pathOf(volume.index, ino)
@@ -100,7 +99,7 @@ export class FailurePolicy {
         volume.options.logger.error(`the shutdown could not be recorded in the region: ${why}`)
       }
     }
-    this.cache?.revokeAll().catch((error) => {
+    volume.cache?.revokeAll().catch((error) => {
       volume.options.logger.error(`revoking the mount: ${(error as Error).message}`)
     })
     volume.emit({ event: 'shutdown', time: volume.timestamp(), reason: sentence, offset })

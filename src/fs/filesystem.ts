@@ -1,89 +1,57 @@
 /**
- * The mounted filesystem: one object that a transport, the control socket and the device talk to.
- * Every method is one operation: it checks, calls the part that does the work, and keeps memory
- * failures inside (volume.guard).
+ * The mounted filesystem: implements what transports ask (operations.ts). Every method is one
+ * operation: it calls the part that does the work and keeps memory failures inside (volume.guard).
+ * What the control socket asks is `administration`.
  */
 import type { DaxDevice } from '../dax/device.ts'
-import type { HolderOperations } from '../dax/holder.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
-import type {
-  Administration,
-  FileMap,
-  FilesystemEvent,
-  InjectRequest,
-  InjectResult,
-  RmapRow,
-  Status,
-} from './administration.ts'
+import { Administrator } from './administrator.ts'
 import * as attributes from './attributes.ts'
-import { type CheckpointResult, Checkpoints } from './checkpoints.ts'
-import { Commits } from './commits.ts'
-import { EBADF, EEXIST, EINVAL, EIO, EISDIR, ENOENT, FrozenError, FsError } from './errors.ts'
-import { FailurePolicy } from './failure.ts'
+import { directory, lookup, readdir } from './directory.ts'
+import { EBADF, EINVAL, EIO, ENOENT, FsError } from './errors.ts'
 import { locate, seek, touchAtime } from './file-read.ts'
 import * as space from './file-space.ts'
 import { write } from './file-write.ts'
-import { Freeze } from './freeze.ts'
 import type { Handle } from './handles.ts'
 import type { CachedInode } from './inode-cache.ts'
-import { isDirectory, isRegular, PERMISSIONS, S_IFMT, S_IFREG } from './modes.ts'
+import { directoryNode, fileNode, link, makeNode, type NewInode, symlinkNode } from './make.ts'
 import { closeVolume, openVolume } from './mount.ts'
-import * as namespace from './namespace.ts'
-import { NAME_MAX } from './namespace.ts'
-import type {
-  AttributeChanges,
-  Caller,
-  DirectoryEntry,
-  FilesystemOperations,
-  Inode,
-  KernelCache,
-  Pieces,
-  Statfs,
-  WriteOptions,
+import { create, open, tmpfile } from './open.ts'
+import {
+  type AttributeChanges,
+  type Caller,
+  type DirectoryEntry,
+  type FilesystemOperations,
+  type Inode,
+  type KernelCache,
+  type Pieces,
+  ROOT_INODE,
+  type Statfs,
+  type WriteOptions,
 } from './operations.ts'
-import { ROOT_INODE } from './operations.ts'
-import { Operator } from './operator.ts'
-import { Orphans } from './orphans.ts'
+import { rename } from './rename.ts'
+import { Services } from './services.ts'
+import { statfs } from './statfs.ts'
+import { rmdir, unlink } from './unlink.ts'
 import type { Volume, VolumeOptions } from './volume.ts'
 
-const O_EXCL = 0o200
-const O_TRUNC = 0o1000
-const O_ACCMODE = 3
-
-export class Filesystem implements FilesystemOperations, Administration, HolderOperations {
+export class Filesystem implements FilesystemOperations {
   readonly volume: Volume
-  readonly #orphans: Orphans
-  readonly #checkpoints: Checkpoints
-  readonly #commits: Commits
-  readonly #failure: FailurePolicy
-  readonly #operator: Operator
-  readonly #freeze: Freeze
+  readonly administration: Administrator
+  readonly #services: Services
 
   private constructor(volume: Volume) {
     this.volume = volume
-    this.#orphans = new Orphans(volume)
-    this.#checkpoints = new Checkpoints(volume)
-    this.#failure = new FailurePolicy(volume, this.#checkpoints)
-    this.#commits = new Commits(volume, (error) => this.#commitFailed(error as Error))
-    this.#freeze = new Freeze(volume, this.#commits)
-    this.#operator = new Operator(volume, this.#failure)
-    volume.hooks = {
-      dirtied: () => {
-        this.#commits.arm()
-        this.#checkpoints.startIfNeeded()
-      },
-      makeSpace: () => this.#makeSpace(),
-      makeJournalRoom: () => this.#checkpoints.runNow(),
-      reserveImage: (freesSpace) => this.#checkpoints.reserveImage(freesSpace),
-      checkpointFailed: (error) => this.#commitFailed(error),
-    }
+    this.#services = new Services(volume)
+    this.administration = new Administrator(volume, this.#services)
   }
 
   /** Loads the index, replays the journal, marks the region dirty. The device must be claimed. */
   static mount(device: DaxDevice, options: VolumeOptions): Filesystem {
     const filesystem = new Filesystem(openVolume(device, options))
-    device.holderOps = filesystem
-    for (const ino of filesystem.volume.index.inodes.orphans()) filesystem.#orphans.consider(ino)
+    const { failure, orphans } = filesystem.#services
+    device.holderOps = failure
+    orphans.considerAll()
     return filesystem
   }
 
@@ -91,96 +59,72 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
    * Final checkpoint; the region is clean when it resolves. After a shutdown nothing is written.
    */
   async unmount(): Promise<void> {
-    this.#commits.stop()
+    const { commits, checkpoints } = this.#services
+    commits.stop()
     this.volume.emit({ event: 'unmount', time: this.volume.timestamp() })
-    await this.#checkpoints.idle()
+    await checkpoints.idle()
     for (const handle of [...this.volume.handles.all()]) this.release(handle)
     this.volume.lookups.clear()
-    if (this.volume.shutdown === undefined && !this.volume.options.readOnly) {
-      this.volume.frozen = false
-      this.volume.guard(() => {
-        this.#orphans.considerAll()
-        this.#orphans.reap()
-        this.#commits.writeTimes()
-        this.#checkpoints.runNow()
-      })
-    }
-    this.#commits.stop()
+    this.#services.finish()
     closeVolume(this.volume)
   }
 
-  // --- HolderOperations -----------------------------------------------------------------------
-
-  notifyFailure(_device: DaxDevice, offset: number, length: number, flags: number): number {
-    return this.#failure.notify(offset, length, flags)
+  get readOnly(): boolean {
+    return this.volume.options.readOnly
   }
 
   attach(cache: KernelCache): void {
-    this.#failure.cache = cache
-    this.#operator.cache = cache
+    this.volume.cache = cache
   }
 
   memoryFailed(offset: number): void {
     this.volume.memoryFailed(offset, BLOCK_SIZE)
   }
 
-  // --- FilesystemOperations: names ------------------------------------------------------------
-
-  get readOnly(): boolean {
-    return this.volume.options.readOnly
+  thawed(): Promise<void> {
+    return this.#services.freeze.thawed()
   }
 
+  // --- names -------------------------------------------------------------------------------------
+
   lookup(parent: number, name: Uint8Array): Inode {
-    const ino = namespace.resolve(this.volume, parent, name)
+    const ino = lookup(this.volume, parent, name)
     if (ino === 0) throw new FsError(ENOENT)
-    return this.#retain(this.volume.inode(ino)).row
+    return this.#retain(this.volume.inode(ino))
   }
 
   forget(ino: number, count: number): void {
-    const { lookups } = this.volume
-    const left = (lookups.get(ino) ?? 0) - count
-    if (left > 0) {
-      lookups.set(ino, left)
-      return
-    }
-    lookups.delete(ino)
-    this.#orphans.consider(ino)
+    if (this.volume.lookups.forget(ino, count)) this.#services.orphans.consider(ino)
   }
 
   mknod(parent: number, name: Uint8Array, mode: number, rdev: number, caller: Caller): Inode {
-    const type = mode & S_IFMT
-    const wanted = {
-      mode: (type === 0 ? S_IFREG : type) | (mode & PERMISSIONS),
-      rdev,
-      target: null,
-    }
-    return this.#make(parent, name, wanted, caller)
+    return this.#make(parent, name, fileNode(mode, rdev), caller)
   }
 
   mkdir(parent: number, name: Uint8Array, mode: number, caller: Caller): Inode {
-    return this.#make(parent, name, namespace.directoryNode(mode), caller)
+    return this.#make(parent, name, directoryNode(mode), caller)
   }
 
   symlink(parent: number, name: Uint8Array, target: Uint8Array, caller: Caller): Inode {
-    return this.#make(parent, name, namespace.symlinkNode(target), caller)
+    return this.#make(parent, name, symlinkNode(target), caller)
   }
 
   link(ino: number, parent: number, name: Uint8Array): Inode {
-    return this.#change(() => this.#retain(namespace.link(this.volume, ino, parent, name)).row)
+    return this.volume.change(() => this.#retain(link(this.volume, ino, parent, name)))
   }
 
   unlink(parent: number, name: Uint8Array): number {
-    return this.#change(() => {
-      const { ino } = namespace.unlink(this.volume, parent, name).row
-      this.#orphans.consider(ino)
+    return this.volume.change(() => {
+      const { ino } = unlink(this.volume, parent, name).row
+      this.#services.orphans.consider(ino)
       return ino
     })
   }
 
   rmdir(parent: number, name: Uint8Array): number {
-    return this.#change(() => {
-      const { ino } = namespace.rmdir(this.volume, parent, name).row
-      this.#orphans.consider(ino)
+    return this.volume.change(() => {
+      const { ino } = rmdir(this.volume, parent, name).row
+      this.#services.orphans.consider(ino)
       return ino
     })
   }
@@ -192,9 +136,9 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
     newName: Uint8Array,
     flags: number,
   ): void {
-    this.#change(() => {
-      const lost = namespace.rename(this.volume, parent, name, newParent, newName, flags)
-      if (lost !== undefined) this.#orphans.consider(lost.row.ino)
+    this.volume.change(() => {
+      const lost = rename(this.volume, parent, name, newParent, newName, flags)
+      if (lost !== undefined) this.#services.orphans.consider(lost.row.ino)
     })
   }
 
@@ -204,7 +148,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
     return target
   }
 
-  // --- FilesystemOperations: attributes -------------------------------------------------------
+  // --- attributes --------------------------------------------------------------------------------
 
   /** The root answers even after a shutdown: umount needs it. */
   getattr(ino: number): Inode {
@@ -215,7 +159,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
   }
 
   setattr(ino: number, changes: AttributeChanges, _caller: Caller, handle?: Handle): Inode {
-    return this.#change(() => {
+    return this.volume.change(() => {
       if (handle?.dead) throw new FsError(EIO)
       const inode = this.volume.inode(ino)
       attributes.setattr(this.volume, inode, changes)
@@ -234,7 +178,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
     flags: number,
     killSgid: boolean,
   ): void {
-    this.#change(() => {
+    this.volume.change(() => {
       const inode = this.volume.inode(ino)
       attributes.setxattr(this.volume, inode, name, value, flags, killSgid)
     })
@@ -246,62 +190,29 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
   }
 
   removexattr(ino: number, name: Uint8Array): void {
-    this.#change(() => attributes.removexattr(this.volume, this.volume.inode(ino), name))
+    this.volume.change(() => attributes.removexattr(this.volume, this.volume.inode(ino), name))
   }
 
   statfs(): Statfs {
-    const { allocator, geometry, inodeCount } = this.volume
-    const free = allocator.freeBlocks
-    // An inode costs index space, not a slot in a table: what is free bounds it loosely.
-    const filesFree = free * 8
-    return {
-      blockSize: BLOCK_SIZE,
-      blocks: geometry.dataEndBlock - geometry.dataStartBlock,
-      free,
-      available: free,
-      files: inodeCount + filesFree,
-      filesFree,
-      nameMax: NAME_MAX,
-    }
+    return statfs(this.volume)
   }
 
-  // --- FilesystemOperations: handles ----------------------------------------------------------
+  // --- handles -----------------------------------------------------------------------------------
 
   create(parent: number, name: Uint8Array, mode: number, flags: number, caller: Caller): Handle {
-    return this.#change(() => {
-      const existing = namespace.resolve(this.volume, parent, name)
-      if (existing === 0) {
-        const wanted = { mode: S_IFREG | (mode & PERMISSIONS), rdev: 0, target: null }
-        const inode = namespace.makeNode(this.volume, parent, name, wanted, caller)
-        return this.volume.handles.open(this.#retain(inode).row.ino, flags, false)
-      }
-      if ((flags & O_EXCL) !== 0) throw new FsError(EEXIST)
-      const handle = this.open(existing, flags, false)
-      this.#retain(this.volume.inode(existing))
-      return handle
-    })
+    return this.volume.change(() => create(this.volume, parent, name, mode, flags, caller))
   }
 
   tmpfile(parent: number, mode: number, flags: number, caller: Caller): Handle {
-    return this.#change(() => {
-      const wanted = S_IFREG | (mode & PERMISSIONS)
-      const inode = this.#retain(namespace.makeUnnamed(this.volume, parent, wanted, caller))
-      return this.volume.handles.open(inode.row.ino, flags, false)
-    })
+    return this.volume.change(() => tmpfile(this.volume, parent, mode, flags, caller))
   }
 
   open(ino: number, flags: number, killPrivileges: boolean): Handle {
-    const inode = this.volume.inode(ino)
-    if (isDirectory(inode.row.mode)) throw new FsError(EISDIR)
-    if ((flags & O_ACCMODE) !== 0) this.volume.requireWritable()
-    if ((flags & O_TRUNC) !== 0 && isRegular(inode.row.mode)) {
-      this.#change(() => attributes.setattr(this.volume, inode, { size: 0, killPrivileges }))
-    }
-    return this.volume.handles.open(ino, flags, false)
+    return open(this.volume, ino, flags, killPrivileges)
   }
 
   opendir(ino: number): Handle {
-    return this.volume.handles.open(namespace.directory(this.volume, ino).row.ino, 0, true)
+    return this.volume.handles.open(directory(this.volume, ino).row.ino, 0, true)
   }
 
   handle(id: number): Handle {
@@ -312,10 +223,10 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
     if (!this.volume.handles.close(handle)) return
     const inode = this.volume.inodes.find(handle.ino)
     if (inode !== undefined) this.volume.allocator.releaseWindow(inode)
-    this.#orphans.consider(handle.ino)
+    this.#services.orphans.consider(handle.ino)
   }
 
-  // --- FilesystemOperations: data -------------------------------------------------------------
+  // --- data --------------------------------------------------------------------------------------
 
   read(handle: Handle, offset: number, length: number, pieces: Pieces): number {
     const inode = this.#file(handle)
@@ -348,7 +259,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
   ): number {
     // Pages written back while a killed file is being revoked still hold healthy data.
     const inode = options.cached ? this.volume.inode(handle.ino) : this.#file(handle)
-    this.#requireThawed()
+    this.volume.requireThawed()
     this.volume.requireWritable()
     return this.volume.guard(() => {
       if (options.killPrivileges && attributes.needsPrivilegesKilled(inode)) {
@@ -363,7 +274,7 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
 
   fallocate(handle: Handle, mode: number, offset: number, length: number): void {
     const inode = this.#file(handle)
-    this.#change(() => space.fallocate(this.volume, inode, mode, offset, length))
+    this.volume.change(() => space.fallocate(this.volume, inode, mode, offset, length))
   }
 
   seek(handle: Handle, offset: number, whence: number): number {
@@ -379,86 +290,35 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
   ): number {
     const source = this.#file(from)
     const target = this.#file(to)
-    return this.#change(() =>
+    return this.volume.change(() =>
       space.copyRange(this.volume, source, fromOffset, target, toOffset, length),
     )
   }
 
   readdir(handle: Handle, cookie: number, emit: (entry: DirectoryEntry) => boolean): void {
     if (handle.dead) throw new FsError(EIO)
-    const dir = namespace.directory(this.volume, handle.ino)
-    namespace.readdir(this.volume, dir, cookie, emit)
+    readdir(this.volume, directory(this.volume, handle.ino), cookie, emit)
   }
 
   async fsync(ino: number, dataOnly: boolean): Promise<void> {
     const inode = this.volume.inode(ino)
     if (this.readOnly) return
     for (const handle of this.volume.handles.ofInode(ino)) if (handle.dead) throw new FsError(EIO)
-    this.volume.guard(() => this.#commits.prepareInode(inode, dataOnly))
-    await this.#commits.commitPrepared()
+    this.volume.guard(() => this.#services.commits.prepareInode(inode, dataOnly))
+    await this.#services.commits.commitPrepared()
     this.volume.requireAlive()
   }
 
-  // --- Administration -------------------------------------------------------------------------
+  // --- inside ------------------------------------------------------------------------------------
 
-  status(): Omit<Status, 'mountpoint' | 'transport' | 'holder' | 'region'> {
-    return this.#operator.status()
+  #retain(inode: CachedInode): Inode {
+    this.volume.lookups.add(inode.row.ino)
+    return inode.row
   }
 
-  getmap(inode: number): FileMap {
-    return this.#operator.getmap(inode)
-  }
-
-  rmap(offset: number, length: number, limit: number): RmapRow[] {
-    return this.#operator.rmap(offset, length, limit)
-  }
-
-  inject(request: InjectRequest): InjectResult {
-    return this.#operator.inject(request)
-  }
-
-  clearPoison(range: { offset: number; length: number } | 'all'): number {
-    return this.#change(() => this.#operator.clearPoison(range))
-  }
-
-  freeze(): Promise<void> {
-    return this.#freeze.freeze()
-  }
-
-  thaw(): void {
-    this.#freeze.thaw()
-  }
-
-  shutdown(reason: string): void {
-    this.#failure.shutdown('forced', reason, 0, [])
-    this.#freeze.thaw()
-  }
-
-  async checkpoint(): Promise<CheckpointResult> {
-    this.volume.requireWritable()
-    this.volume.guard(() => this.#commits.writeTimes())
-    return this.#checkpoints.run()
-  }
-
-  subscribe(listener: (event: FilesystemEvent) => void): () => void {
-    return this.volume.subscribe(listener)
-  }
-
-  thawed(): Promise<void> {
-    return this.#freeze.thawed()
-  }
-
-  // --- inside ---------------------------------------------------------------------------------
-
-  #retain(inode: CachedInode): CachedInode {
-    const { ino } = inode.row
-    this.volume.lookups.set(ino, (this.volume.lookups.get(ino) ?? 0) + 1)
-    return inode
-  }
-
-  #make(parent: number, name: Uint8Array, wanted: namespace.NewInode, caller: Caller): Inode {
-    return this.#change(
-      () => this.#retain(namespace.makeNode(this.volume, parent, name, wanted, caller)).row,
+  #make(parent: number, name: Uint8Array, wanted: NewInode, caller: Caller): Inode {
+    return this.volume.change(() =>
+      this.#retain(makeNode(this.volume, parent, name, wanted, caller)),
     )
   }
 
@@ -466,28 +326,5 @@ export class Filesystem implements FilesystemOperations, Administration, HolderO
     if (handle.dead) throw new FsError(EIO)
     if (handle.directory) throw new FsError(EBADF)
     return this.volume.inode(handle.ino)
-  }
-
-  #requireThawed(): void {
-    this.volume.requireAlive()
-    if (this.volume.frozen) throw new FrozenError()
-  }
-
-  #change<T>(operation: () => T): T {
-    this.#requireThawed()
-    return this.volume.guard(operation)
-  }
-
-  /** Space that only waits: unlinked files not freed yet, freed blocks not durable yet. */
-  #makeSpace(): boolean {
-    const reaped = this.#orphans.reap()
-    if (this.volume.allocator.pendingBlocks === 0) return reaped
-    this.volume.commitNow()
-    return true
-  }
-
-  #commitFailed(error: Error): void {
-    const sentence = `what was written cannot be made durable: ${error.message}`
-    this.#failure.shutdown('io-error', sentence, 0, [])
   }
 }

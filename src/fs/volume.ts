@@ -10,10 +10,11 @@ import type { Geometry } from '../media/geometry.ts'
 import type { Superblock } from '../media/superblock.ts'
 import type { FilesystemEvent } from './administration.ts'
 import { Allocator } from './allocator.ts'
-import { EIO, ENOSPC, EROFS, FsError } from './errors.ts'
+import { EIO, ENOSPC, EROFS, FrozenError, FsError } from './errors.ts'
 import { HandleTable } from './handles.ts'
 import { type CachedInode, InodeCache, mustFind } from './inode-cache.ts'
-import { now } from './time.ts'
+import { Lookups } from './lookups.ts'
+import type { KernelCache } from './operations.ts'
 import { Transaction } from './transaction.ts'
 
 export interface Logger {
@@ -67,9 +68,10 @@ export class Volume {
   readonly allocator: Allocator
   readonly handles = new HandleTable()
   readonly inodes: InodeCache
-  /** Kernel references per inode (nlookup): an inode without a name lives until they are gone. */
-  readonly lookups = new Map<number, number>()
+  readonly lookups = new Lookups()
   superblock: Superblock
+  /** What the kernel caches of this volume; there is none without a transport. */
+  cache: KernelCache | undefined
   hooks: VolumeHooks = {
     dirtied() {},
     makeSpace: () => false,
@@ -114,6 +116,11 @@ export class Volume {
   requireWritable(): void {
     this.requireAlive()
     if (this.options.readOnly) throw new FsError(EROFS)
+  }
+
+  requireThawed(): void {
+    this.requireAlive()
+    if (this.frozen) throw new FrozenError()
   }
 
   /**
@@ -204,6 +211,12 @@ export class Volume {
     }
   }
 
+  /** An operation that changes something: none does while the filesystem is frozen. */
+  change<T>(operation: () => T): T {
+    this.requireThawed()
+    return this.guard(operation)
+  }
+
   /** For work nobody waits for: what goes wrong is logged. */
   guardQuietly(operation: () => void): void {
     try {
@@ -227,8 +240,8 @@ export class Volume {
     for (const listener of this.#listeners) listener(event)
   }
 
-  /** ISO time for events and reports. */
+  /** ISO time with milliseconds, for events and reports. */
   timestamp(): string {
-    return new Date(now().seconds * 1000).toISOString()
+    return new Date().toISOString()
   }
 }

@@ -14,6 +14,12 @@ const JOURNAL_FRACTION = 64
 const MIN_JOURNAL_SIZE = 1024 * 1024
 const MAX_JOURNAL_SIZE = 1024 * 1024 * 1024
 
+/** First block and number of blocks that the bytes [offset, offset + length) touch. */
+export function blockSpan(offset: number, length: number): [first: number, blocks: number] {
+  const first = Math.floor(offset / BLOCK_SIZE)
+  return [first, Math.ceil((offset + length) / BLOCK_SIZE) - first]
+}
+
 /** Bytes [offset, offset + length) of the region. */
 export interface ByteExtent {
   readonly offset: number

@@ -1,0 +1,135 @@
+/** What an operator asks of a mounted filesystem: see administration.ts. */
+import { withdrawFault } from '../dax/fault.ts'
+import { BLOCK_SIZE, blockSpan } from '../media/geometry.ts'
+import type {
+  Administration,
+  FileMap,
+  FilesystemEvent,
+  InjectRequest,
+  InjectResult,
+  RmapRow,
+  Status,
+} from './administration.ts'
+import type { CheckpointResult } from './checkpoints.ts'
+import { pathOf } from './failure.ts'
+import { fileMap } from './file-map.ts'
+import { inject } from './injection.ts'
+import { rmapRows } from './rmap-report.ts'
+import type { Services } from './services.ts'
+import type { Volume } from './volume.ts'
+
+export class Administrator implements Administration {
+  readonly #volume: Volume
+  readonly #services: Services
+
+  constructor(volume: Volume, services: Services) {
+    this.#volume = volume
+    this.#services = services
+  }
+
+  status(): Omit<Status, 'mountpoint' | 'transport' | 'holder' | 'region'> {
+    const volume = this.#volume
+    const { geometry, superblock, journal, allocator, handles, shutdown } = volume
+    const total = geometry.blocks
+    const free = allocator.freeBlocks
+    return {
+      uuid: superblock.uuid,
+      label: superblock.label,
+      regionSize: geometry.size,
+      blockSize: BLOCK_SIZE,
+      state: shutdown === undefined ? 'mounted' : 'shutdown',
+      readOnly: volume.options.readOnly,
+      frozen: volume.frozen,
+      blocks: { total, used: total - free, free, poisoned: poisonedBlocks(volume) },
+      inodes: volume.inodeCount,
+      handles: { open: handles.count, killed: handles.killed },
+      journal: { used: journal.used, size: journal.size, sequence: journal.lastSequence },
+      failures: this.#services.failure.reports,
+      ...(shutdown === undefined ? {} : { shutdown }),
+    }
+  }
+
+  getmap(ino: number): FileMap {
+    return fileMap(this.#volume, ino)
+  }
+
+  rmap(offset: number, length: number, limit: number): RmapRow[] {
+    const { index, geometry } = this.#volume
+    return rmapRows(index, geometry.size, offset, length, limit, (ino) => pathOf(index, ino))
+  }
+
+  inject(request: InjectRequest): InjectResult {
+    return inject(this.#volume, this.#services.failure, request)
+  }
+
+  clearPoison(range: { offset: number; length: number } | 'all'): number {
+    const all = { offset: 0, length: this.#volume.geometry.size }
+    return this.#volume.change(() => this.#clearPoison(range === 'all' ? all : range))
+  }
+
+  freeze(): Promise<void> {
+    return this.#services.freeze.freeze()
+  }
+
+  thaw(): void {
+    this.#services.freeze.thaw()
+  }
+
+  shutdown(reason: string): void {
+    this.#services.failure.shutdown('forced', reason, 0, [])
+    this.thaw()
+  }
+
+  async checkpoint(): Promise<CheckpointResult> {
+    const { commits, checkpoints } = this.#services
+    this.#volume.requireWritable()
+    this.#volume.guard(() => commits.writeTimes())
+    return checkpoints.run()
+  }
+
+  subscribe(listener: (event: FilesystemEvent) => void): () => void {
+    return this.#volume.subscribe(listener)
+  }
+
+  #clearPoison({ offset, length }: { offset: number; length: number }): number {
+    const volume = this.#volume
+    volume.requireWritable()
+    const [first, blocks] = blockSpan(offset, length)
+    let cleared = 0
+    for (const bad of volume.index.poison.overlapping(first, blocks)) {
+      const start = Math.max(bad.block, first)
+      const end = Math.min(bad.block + bad.blocks, first + blocks)
+      this.#heal(start, end - start)
+      cleared += (end - start) * BLOCK_SIZE
+    }
+    // Faults injected but not discovered yet are in no table.
+    withdrawFault(volume.device, offset, length)
+    if (cleared > 0) volume.emit({ event: 'poison cleared', time: volume.timestamp() })
+    return cleared
+  }
+
+  /** Blocks that a file still has are readable again; those nobody has go back to free space. */
+  #heal(block: number, blocks: number): void {
+    const volume = this.#volume
+    withdrawFault(volume.device, block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+    volume.device.markHealed(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+    volume.memory.probe(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+    const owners = volume.index.rmap.overlapping(block, blocks)
+    volume.transact((transaction) => {
+      transaction.apply({ type: 'removePoison', block, blocks })
+      let at = block
+      for (const row of owners) {
+        if (row.block > at) transaction.free(at, row.block - at)
+        at = Math.max(at, row.block + row.blocks)
+      }
+      if (at < block + blocks) transaction.free(at, block + blocks - at)
+    }, true)
+    for (const row of owners) {
+      if (row.owner > 0) volume.cache?.invalidate(row.owner, 0, 0).catch(() => undefined)
+    }
+  }
+}
+
+function poisonedBlocks(volume: Volume): number {
+  return volume.index.poison.all().reduce((sum, range) => sum + range.blocks, 0)
+}

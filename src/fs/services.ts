@@ -1,0 +1,69 @@
+/**
+ * What works on a volume beside the operations, and how these parts call each other: the freeing of
+ * unlinked files, checkpoints, commits, freeze and the failure policy.
+ */
+import { Checkpoints } from './checkpoints.ts'
+import { Commits } from './commits.ts'
+import { FailurePolicy } from './failure.ts'
+import { Freeze } from './freeze.ts'
+import { Orphans } from './orphans.ts'
+import type { Volume } from './volume.ts'
+
+export class Services {
+  readonly orphans: Orphans
+  readonly checkpoints: Checkpoints
+  readonly commits: Commits
+  readonly freeze: Freeze
+  readonly failure: FailurePolicy
+  readonly #volume: Volume
+
+  constructor(volume: Volume) {
+    this.#volume = volume
+    this.orphans = new Orphans(volume)
+    this.checkpoints = new Checkpoints(volume)
+    this.commits = new Commits(volume, (error) => this.#commitFailed(error as Error))
+    this.freeze = new Freeze(volume, this.commits)
+    this.failure = new FailurePolicy(volume, this.checkpoints)
+    volume.hooks = {
+      dirtied: () => {
+        this.commits.arm()
+        this.checkpoints.startIfNeeded()
+      },
+      makeSpace: () => this.#makeSpace(),
+      makeJournalRoom: () => this.checkpoints.runNow(),
+      reserveImage: (freesSpace) => this.checkpoints.reserveImage(freesSpace),
+      checkpointFailed: (error) => this.#commitFailed(error),
+    }
+  }
+
+  /**
+   * Unmount, when nobody holds an inode any more: frees what has no name and takes the final
+   * checkpoint. After a shutdown nothing is written.
+   */
+  finish(): void {
+    const volume = this.#volume
+    if (volume.shutdown === undefined && !volume.options.readOnly) {
+      volume.frozen = false
+      volume.guard(() => {
+        this.orphans.considerAll()
+        this.orphans.reap()
+        this.commits.writeTimes()
+        this.checkpoints.runNow()
+      })
+    }
+    this.commits.stop()
+  }
+
+  /** Space that only waits: unlinked files not freed yet, freed blocks not durable yet. */
+  #makeSpace(): boolean {
+    const reaped = this.orphans.reap()
+    if (this.#volume.allocator.pendingBlocks === 0) return reaped
+    this.#volume.commitNow()
+    return true
+  }
+
+  #commitFailed(error: Error): void {
+    const sentence = `what was written cannot be made durable: ${error.message}`
+    this.failure.shutdown('io-error', sentence, 0, [])
+  }
+}
