@@ -10,7 +10,6 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { createRequire } from 'node:module'
 import { basename, join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
@@ -76,9 +75,7 @@ async function compile(root, entry, directory) {
 }
 
 async function bundle(root, entry, directory) {
-  // esbuild comes with tsx, wherever npm has put it.
-  const fromTsx = createRequire(createRequire(import.meta.url).resolve('tsx/package.json'))
-  const { build } = fromTsx('esbuild')
+  const { build } = await import('esbuild')
   const result = await build({
     absWorkingDir: root,
     entryPoints: [join(root, entry)],
