@@ -1,9 +1,10 @@
 /** Writes a new, empty filesystem into a region that is ours. */
+import type { ByteRange } from '../src/dax/bad-ranges.ts'
 import type { Memory } from '../src/dax/memory.ts'
 import { metadataRows } from '../src/fs/check/layout.ts'
 import { Index } from '../src/index/index.ts'
 import { crc32c } from '../src/media/checksum.ts'
-import { BLOCK_SIZE, BLOCKS_PER_UNIT, type Geometry, geometryFor } from '../src/media/geometry.ts'
+import { BLOCK_SIZE, type Geometry, geometryFor } from '../src/media/geometry.ts'
 import {
   createSuperblock,
   eraseSuperblocks,
@@ -12,6 +13,7 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../src/media/superblock.ts'
+import { BadMemory } from './bad-memory.ts'
 
 const ROOT_INODE = 1
 /**
@@ -28,6 +30,8 @@ export interface FormatOptions {
   /** Seconds since 1970. */
   readonly now: number
   readonly uuid?: string
+  /** Memory known to be bad, which is left out. */
+  readonly bad?: readonly ByteRange[]
   /** Called when a step is durable; tests stop here. */
   readonly onStep?: (step: 'erased' | 'journal emptied' | 'image written') => void
 }
@@ -38,28 +42,29 @@ export interface FormatOptions {
  */
 export function format(memory: Memory, options: FormatOptions): Superblock {
   const geometry = geometryFor(memory.size)
-  const superblock = createSuperblock({
+  const bad = new BadMemory(options.bad ?? [], geometry)
+  bad.requireSuperblocks()
+  const created = createSuperblock({
     geometry,
     label: options.label,
-    slots: initialSlots(geometry),
+    slots: bad.slots(),
     created: options.now,
     ...(options.uuid === undefined ? {} : { uuid: options.uuid }),
   })
+  const superblock = { ...created, poison: bad.inJournal() }
   eraseOldSuperblocks(memory, geometry)
   options.onStep?.('erased')
-  emptyJournal(memory, geometry)
+  emptyJournal(memory, geometry, bad)
   options.onStep?.('journal emptied')
-  const checkpoint = writeImage(memory, superblock, makeIndex(geometry, superblock.slots, options))
+  const checkpoint = writeImage(
+    memory,
+    superblock,
+    makeIndex(geometry, superblock.slots, bad, options),
+  )
   options.onStep?.('image written')
   const { superblock: written, failures } = writeSuperblocks(memory, { ...superblock, checkpoint })
   if (failures.length > 0) throw failures[0]!
   return written
-}
-
-/** One unit each, behind the journal; checkpoints make them grow. */
-function initialSlots(geometry: Geometry): Slots {
-  const first = { block: geometry.dataStartBlock, blocks: BLOCKS_PER_UNIT }
-  return [[first], [{ ...first, block: first.block + BLOCKS_PER_UNIT }]]
 }
 
 /**
@@ -78,21 +83,34 @@ function eraseOldSuperblocks(memory: Memory, geometry: Geometry): void {
  * of ours, wherever it lies; the first block of each half is only emptied so that looking for
  * records ends at once.
  */
-function emptyJournal(memory: Memory, geometry: Geometry): void {
+function emptyJournal(memory: Memory, geometry: Geometry, bad: BadMemory): void {
   for (const half of geometry.journal) {
-    memory.zero(half.offset, BLOCK_SIZE)
-    memory.flush(half.offset, BLOCK_SIZE)
+    let first = half.offset / BLOCK_SIZE
+    // Looking for records goes round bad memory as well.
+    while (bad.within(first, 1).length > 0) first++
+    memory.zero(first * BLOCK_SIZE, BLOCK_SIZE)
+    memory.flush(first * BLOCK_SIZE, BLOCK_SIZE)
   }
 }
 
-function makeIndex(geometry: Geometry, slots: Slots, options: FormatOptions): Buffer {
+function makeIndex(
+  geometry: Geometry,
+  slots: Slots,
+  bad: BadMemory,
+  options: FormatOptions,
+): Buffer {
   const index = Index.create()
   try {
     index.begin()
     index.inodes.put(rootInode(options))
     for (const row of metadataRows(geometry, slots.flat())) index.rmap.put(row)
-    const start = slots[1][0]!.block + BLOCKS_PER_UNIT
-    index.freeSpace.free(start, geometry.dataEndBlock - start)
+    const start = geometry.dataStartBlock
+    const blocks = geometry.dataEndBlock - start
+    index.freeSpace.free(start, blocks)
+    for (const taken of [...slots.flat(), ...bad.within(start, blocks)]) {
+      index.freeSpace.allocate(taken.block, taken.blocks)
+    }
+    for (const range of bad.blocks) index.poison.put(range.block, range.blocks)
     index.commit()
     return index.serialize()
   } finally {

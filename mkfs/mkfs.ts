@@ -1,6 +1,7 @@
 /** mkfs.holdfast: makes an empty filesystem in a region. */
 import { unlinkSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import type { SetKind } from '../src/bus/label-layout.ts'
 import { CliError, complain, EXIT_FAILED, EXIT_OK, EXIT_USAGE } from '../src/cli/errors.ts'
 import { print, printFields, printJson } from '../src/cli/output.ts'
 import { formatSize, parseSize } from '../src/cli/sizes.ts'
@@ -9,13 +10,17 @@ import { BLOCK_SIZE } from '../src/media/geometry.ts'
 import type { Superblock } from '../src/media/superblock.ts'
 import { LABEL_SIZE } from '../src/media/superblock-layout.ts'
 import { format } from './format.ts'
-import { openTarget } from './target.ts'
+import { eraseParts, makeSet } from './mapped.ts'
+import { openTarget, type Target } from './target.ts'
 
 interface Options {
   label?: string
   size?: string
   force?: boolean
   json?: boolean
+  linear?: boolean
+  striped?: boolean
+  chunk: string
 }
 
 const EXIT_CODES = `
@@ -28,8 +33,7 @@ export async function main(program: string, args: readonly string[]): Promise<nu
   try {
     const command = makeCommand(program)
     command.parse([...args], { from: 'user' })
-    const [region] = command.args as [string]
-    run(region, command.opts<Options>())
+    run(command.args, command.opts<Options>())
     return EXIT_OK
   } catch (error) {
     // commander has already said what is wrong.
@@ -42,27 +46,63 @@ export async function main(program: string, args: readonly string[]): Promise<nu
 function makeCommand(program: string): Command {
   return new Command(program)
     .description('Make an empty holdfast filesystem in a region of memory.')
-    .argument('<region>', 'a file (made when --size is given) or a device-dax node')
+    .argument(
+      '<region...>',
+      "a file (made when --size is given), a device-dax node, or an instance 'FILE#dax0.1';\n" +
+        'several with --linear or --striped',
+    )
     .option('-L, --label <label>', `name of the filesystem, at most ${LABEL_SIZE} bytes`)
-    .option('--size <size>', 'size of the file, with K, M, G or T; at least 32M')
+    .option('--size <size>', 'size of the file (of each), with K, M, G or T; at least 32M')
+    .option('--linear', 'one filesystem over several regions, one behind the other')
+    .option('--striped', 'one filesystem over several regions, chunk by chunk in turn')
+    .option('--chunk <size>', 'chunk of --striped, a multiple of 2M', '2M')
     .option('--force', 'destroy what is there; let --size shrink a file')
     .option('--json', 'print what was made as JSON')
     .addHelpText('after', EXIT_CODES)
     .exitOverride()
 }
 
-function run(path: string, options: Options): void {
-  const label = options.label ?? ''
-  requireLabel(label)
+function run(paths: readonly string[], options: Options): void {
+  requireLabel(options.label ?? '')
   const size = options.size === undefined ? undefined : parseSize(options.size, '--size')
-  const target = openTarget(path, { size, force: options.force ?? false })
+  const force = options.force ?? false
+  const kind = kindOf(paths, options)
+  if (kind === undefined) {
+    make(paths[0]!, openTarget(paths[0]!, { size, force }), options)
+    return
+  }
+  const chunk = kind === 'striped' ? parseSize(options.chunk, '--chunk') : 0
+  const set = makeSet(paths, { kind, chunk, size, force })
+  try {
+    make(set.name, openTarget(set.name, { size: undefined, force: true }), options)
+  } catch (error) {
+    set.undo()
+    throw error
+  }
+}
+
+/** Undefined for a filesystem in one region. */
+function kindOf(paths: readonly string[], { linear, striped }: Options): SetKind | undefined {
+  const usage = (sentence: string) => new CliError(sentence, EXIT_USAGE)
+  if (linear && striped) throw usage('--linear and --striped exclude each other')
+  const kind = linear ? 'linear' : striped ? 'striped' : undefined
+  if (kind === undefined && paths.length > 1) {
+    throw usage(`${paths.length} regions: say --linear or --striped to make one filesystem of them`)
+  }
+  if (kind !== undefined && paths.length < 2) throw usage(`--${kind} needs two regions or more`)
+  return kind
+}
+
+function make(path: string, target: Target, options: Options): void {
   const { device, holder } = target
   try {
+    eraseParts(device.memory)
     const superblock = format(device.memory, {
-      label,
+      label: options.label ?? '',
       uid: process.getuid?.() ?? 0,
       gid: process.getgid?.() ?? 0,
       now: Math.floor(Date.now() / 1000),
+      bad: device.badRanges.list(),
     })
     report(path, superblock, options.json ?? false)
   } catch (error) {

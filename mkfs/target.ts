@@ -9,11 +9,16 @@ import {
   statSync,
   unlinkSync,
 } from 'node:fs'
+import { isTarget } from '../src/bus/label.ts'
+import { openByName } from '../src/bus/open.ts'
+import { isRegion } from '../src/bus/region-copies.ts'
 import { CliError } from '../src/cli/errors.ts'
 import { formatSize } from '../src/cli/sizes.ts'
-import { type DaxDevice, openDevice } from '../src/dax/device.ts'
+import type { DaxDevice } from '../src/dax/device.ts'
 import { fsDaxGet, type Holder } from '../src/dax/holder.ts'
 import { MemoryFailure } from '../src/dax/memory.ts'
+import { parseName, targetsOf } from '../src/dax/name.ts'
+import { refuseMissingDevice } from '../src/dax/region.ts'
 import { BLOCK_SIZE, geometryFor, MIN_REGION_SIZE } from '../src/media/geometry.ts'
 import { superblockCodec } from '../src/media/superblock-codec.ts'
 import { SUPERBLOCK_MAGIC } from '../src/media/superblock-layout.ts'
@@ -34,8 +39,13 @@ export interface Target {
 
 /** Opens and claims the region, made or grown if --size says so. The caller closes the device. */
 export function openTarget(path: string, options: TargetOptions): Target {
+  const made = parseName(path).instance !== undefined || targetsOf(path).length > 1
+  if (made) return openNode(path, options)
   const found = statSync(path, { throwIfNoEntry: false })
-  if (found === undefined) return createFile(path, options)
+  if (found === undefined) {
+    refuseMissingDevice(path)
+    return createFile(path, options)
+  }
   requireKind(path, found)
   return found.isFile() ? openFile(path, found.size, options) : openNode(path, options)
 }
@@ -93,7 +103,7 @@ function openFile(path: string, present: number, options: TargetOptions): Target
     // An empty file cannot be mapped, and there is nothing in it to protect.
     if (present > 0) {
       const target = claim(path)
-      if (!options.force) guarded(target, () => refuseContents(path, read, present, true))
+      if (!options.force) guarded(target, () => refuseContents(path, target, read, true))
       if (wanted === present) return target
       target.device.close()
     }
@@ -118,13 +128,13 @@ function openNode(path: string, options: TargetOptions): Target {
       memory.read(offset, bytes, 0, length)
       return bytes
     }
-    if (!options.force) refuseContents(path, read, size, false)
+    if (!options.force) refuseContents(path, target, read, false)
     return target
   })
 }
 
 function claim(path: string): Target {
-  const device = openDevice(path)
+  const device = openByName(path, { whole: true })
   const holder: Holder = { purpose: 'mkfs' }
   return guarded({ device, holder, created: false }, (target) => {
     fsDaxGet(device, holder)
@@ -150,8 +160,11 @@ function readerOf(fd: number): ReadAt {
   }
 }
 
-function refuseContents(path: string, read: ReadAt, size: number, isFile: boolean): void {
+function refuseContents(path: string, { device }: Target, read: ReadAt, isFile: boolean): void {
+  const { memory, size } = device
   const found =
+    (isRegion(memory) ? 'a region of instances' : undefined) ??
+    (isTarget(memory) ? 'a target of a mapped device' : undefined) ??
     holdfastIn(read, size) ??
     tolerant(() => findSignature(read, size)) ??
     (isFile ? askBlkid(path) : undefined)

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
   chmodSync,
+  closeSync,
   existsSync,
   linkSync,
   mkdtempSync,
@@ -20,7 +21,7 @@ import { findSocket, isHeld, regionKey, socketPath, whoHolds } from '../src/dax/
 import { openDevice } from '../src/dax/device.ts'
 import { fsDaxGet, fsPutDax, type Holder, killDax, updateHolder } from '../src/dax/holder.ts'
 import { bootId, processAlive, processStartTime } from '../src/dax/identity.ts'
-import type { Region } from '../src/dax/region.ts'
+import { openRegion, type Region } from '../src/dax/region.ts'
 import { RegionLock } from '../src/dax/region-lock.ts'
 import { runtimeDirectory, trustedDirectories } from '../src/dax/runtime-directory.ts'
 
@@ -312,6 +313,28 @@ t.test('every user may read who holds a region of root', { skip: !root }, async 
   chmodSync(path, 0o666)
   const refused = await nobody.ask('claim', path, 'mkfs', 0)
   t.match(refused, { code: 'EBUSY', message: `mounted on /mnt by pid ${process.pid}` })
+})
+
+t.test('a holder without a record: who is told how to find it', async (t) => {
+  const path = regionFile(t)
+  const dev = openDevice(path)
+  t.teardown(() => dev.close())
+  const region = openRegion(path, false)
+  const lock = RegionLock.tryTake(region)
+  t.teardown(() => {
+    lock?.release()
+    closeSync(region.fd)
+  })
+  const busy = `${path} is in use by a process that left no record we may read; `
+  const advice = root ? `\`lsof ${path}\` names it` : 'ask root: holdfast status, or lsof'
+  t.throws(() => fsDaxGet(dev, { purpose: 'mount' }), {
+    code: 'EBUSY',
+    message: `${busy}${advice}`,
+  })
+  if (!root) return
+  chmodSync(path, 0o666)
+  const refused = await new Peer(t, 65534).ask('claim', path, 'mkfs', 0)
+  t.match(refused, { code: 'EBUSY', message: `${busy}ask root: holdfast status` })
 })
 
 t.test('processes are told apart by number and start', async (t) => {

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { LABEL, LABEL_MAGIC, SET_KINDS, TARGET } from '../src/bus/label-layout.ts'
+import { INSTANCE, INSTANCE_RANGE, REGION, REGION_MAGIC } from '../src/bus/region-layout.ts'
 import * as changes from '../src/media/change-layout.ts'
 import { fieldSize, type Layout } from '../src/media/layout.ts'
 import { RECORD_HEADER, RECORD_MAGIC } from '../src/media/record.ts'
@@ -25,6 +27,11 @@ const LAYOUTS: Record<string, Layout> = {
   'extent change': changes.EXTENT_BODY,
   'extent removal': changes.EXTENT_KEY_BODY,
   'range change': changes.RANGE_BODY,
+  'region of instances': REGION,
+  instance: INSTANCE,
+  'instance range': INSTANCE_RANGE,
+  'target label': LABEL,
+  target: TARGET,
 }
 
 /** Tables by the heading above them; a table is a list of rows of trimmed cells. */
@@ -71,8 +78,10 @@ t.test('codes', async (t) => {
   const listed = (words: readonly string[]) =>
     words.map((word, at) => `${at} \`${word}\``).join(', ')
   t.ok(flat.includes(`States: ${listed(STATES)}.`))
+  t.ok(flat.includes(`Kinds: ${listed(SET_KINDS)}.`))
   t.ok(flat.includes(`Shutdown reasons: ${listed(SHUTDOWN_REASONS)}.`))
-  t.ok(flat.includes(SUPERBLOCK_MAGIC))
+  for (const magic of [SUPERBLOCK_MAGIC, REGION_MAGIC, LABEL_MAGIC])
+    t.ok(flat.includes(magic), magic)
   const magic = Buffer.alloc(4)
   magic.writeUInt32LE(RECORD_MAGIC)
   t.ok(flat.includes(`0x${RECORD_MAGIC.toString(16)}, ${magic.toString()}`))

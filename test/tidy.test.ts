@@ -14,7 +14,7 @@ import {
   textOf,
 } from './support/sources.ts'
 
-const FILE_LINES = 500
+const FILE_LINES = 400
 const FILE_LINES_WARN = 300
 /** A test file is one process: few and large ones start faster. */
 const TEST_FILE_LINES = 800
@@ -32,6 +32,7 @@ const LAYERS: Record<string, number> = {
   'src/native': 0,
   'src/dax': 1,
   'src/media': 2,
+  'src/bus': 3,
   'src/index': 3,
   'src/journal': 3,
   'src/fs': 4,

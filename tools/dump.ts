@@ -3,8 +3,8 @@
  * region changes while it is read, so there the answer is the best that can be had.
  */
 import { writeFileSync } from 'node:fs'
+import { openByName } from '../src/bus/open.ts'
 import { print, printJson } from '../src/cli/output.ts'
-import { openDevice } from '../src/dax/device.ts'
 import { bootId } from '../src/dax/identity.ts'
 import type { Memory } from '../src/dax/memory.ts'
 import { findIndex } from '../src/fs/check/find-index.ts'
@@ -22,7 +22,7 @@ export interface DumpOptions {
 
 /** Throws a sentence when what was asked for cannot be had; damage that can be shown is shown. */
 export function dump(region: string, options: DumpOptions = {}): void {
-  const device = openDevice(region, { readOnly: true })
+  const device = openByName(region, { readOnly: true })
   try {
     const { memory } = device
     if (options.json) printJson(toJson(memory, options))

@@ -6,6 +6,7 @@ import { ControlServer } from '../control/server.ts'
 import { watchBusErrors } from '../dax/bus-errors.ts'
 import type { DaxDevice } from '../dax/device.ts'
 import { fsPutDax, type Holder } from '../dax/holder.ts'
+import { watchRemoval } from '../dax/removal.ts'
 import { socketPath } from '../dax/runtime-directory.ts'
 import { Filesystem } from '../fs/filesystem.ts'
 import { claimRegion } from './claim.ts'
@@ -86,8 +87,8 @@ export class Daemon {
 interface Claimed {
   readonly device: DaxDevice
   readonly holder: Holder
-  /** Ends the watch for bus errors in the mapping. */
-  readonly unwatch: () => void
+  /** Ends the watch for failed and for removed memory. */
+  readonly unwatch: () => unknown
 }
 
 async function claim(
@@ -102,7 +103,11 @@ async function claim(
     device.close()
     throw error
   }
-  return { device, holder, unwatch: watchBusErrors(device) }
+  const unwatch = [
+    watchBusErrors(device),
+    watchRemoval(device, (sentence) => logger.warn(sentence)),
+  ]
+  return { device, holder, unwatch: () => unwatch.map((stop) => stop()) }
 }
 
 function release({ device, holder, unwatch }: Claimed): void {

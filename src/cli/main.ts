@@ -7,6 +7,8 @@ import { addClearPoison, addInject } from './commands/failure.ts'
 import { addInstall } from './commands/install.ts'
 import { addGetmap, addRmap } from './commands/map.ts'
 import { addMount, helperProgram } from './commands/mount.ts'
+import { addRegion } from './commands/region.ts'
+import { addScrub } from './commands/scrub.ts'
 import { addStatus } from './commands/status.ts'
 import { addUmount } from './commands/umount.ts'
 import { addWatch } from './commands/watch.ts'
@@ -24,8 +26,10 @@ const COMMANDS = [
   addFreeze,
   addThaw,
   addCheckpoint,
+  addScrub,
   addShutdown,
   addDump,
+  addRegion,
   addInstall,
 ]
 
@@ -52,7 +56,7 @@ export async function main(program: string, args: readonly string[]): Promise<nu
   const full = helper || !impliesMount(args) ? [...args] : ['mount', ...args]
   try {
     const command = helper ? helperProgram(program) : buildProgram()
-    for (const one of [command, ...command.commands]) settle(one, program)
+    settle(command, program)
     await command.parseAsync(full, { from: 'user' })
     return Number(process.exitCode ?? EXIT_OK)
   } catch (error) {
@@ -81,9 +85,8 @@ export function buildProgram(): Command {
   return program
 }
 
-/** One-line errors, the exit code left to main(). */
-function settle(command: Command, program: string): void {
-  const of = command.parent === null ? program : `${program} ${command.name()}`
+/** One-line errors, the exit code left to main(); of what is below it as well. */
+function settle(command: Command, program: string, name = program): void {
   command
     .exitOverride()
     .helpOption('-h, --help', 'explain it')
@@ -93,9 +96,10 @@ function settle(command: Command, program: string): void {
           .replace(/^error: /, '')
           .trim()
           .replace(/\s*\n\s*/g, ' ')
-        write(`${program}: ${sentence.replace(/\.$/, '')} (see ${of} --help)\n`)
+        write(`${program}: ${sentence.replace(/\.$/, '')} (see ${name} --help)\n`)
       },
     })
+  for (const below of command.commands) settle(below, program, `${name} ${below.name()}`)
 }
 
 /**

@@ -7,14 +7,14 @@ export async function offline<T>(
   look: (inspection: Inspection, size: number) => T,
 ): Promise<T> {
   const { isHeld, whoHolds } = await import('../dax/claim.ts')
-  const { openDevice } = await import('../dax/device.ts')
+  const { openByName } = await import('../bus/open.ts')
   const { inspect } = await import('../fs/inspection.ts')
-  // What a mount is changing cannot be read from outside; who it is, only root may know.
-  if (whoHolds(region) === undefined && isHeld(region)) {
-    throw new CliError(`${region} is in use by another user: try as root`)
-  }
-  const device = openDevice(region, { readOnly: true })
+  const device = openByName(region, { readOnly: true })
   try {
+    // What a mount is changing cannot be read from outside; who it is, only root may know.
+    if (whoHolds(region) === undefined && isHeld(region)) {
+      throw new CliError(`${region} is in use by another user: try as root`)
+    }
     const inspection = inspect(device)
     try {
       return look(inspection, device.size)

@@ -2,7 +2,9 @@
  * A mount as it was asked for, its paths made absolute, and what can be refused before any work.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { canonical } from '../control/target.ts'
+import { canonical, canonicalRegion } from '../control/target.ts'
+import { parseName, targetsOf } from '../dax/name.ts'
+import { refuseMissingDevice } from '../dax/region.ts'
 import { isBelow } from './busy.ts'
 import { CliError, codeOf, MOUNT_FAILED, MOUNT_USAGE, sentenceOf } from './errors.ts'
 import type { MountOptions } from './options.ts'
@@ -14,15 +16,17 @@ export interface MountPlan {
 }
 
 export function makePlan(region: string, mountpoint: string, options: MountOptions): MountPlan {
-  return { region: canonical(region), mountpoint: canonical(mountpoint), options }
+  return { region: canonicalRegion(region), mountpoint: canonical(mountpoint), options }
 }
 
 /** Sentences for what would fail later, or hang: the daemon must never use its own mount. */
 export function checkPlan({ region, mountpoint, options }: MountPlan): void {
   requireDirectory(mountpoint)
-  if (!existsSync(region)) {
+  const paths = targetsOf(region).map((target) => parseName(target).path)
+  for (const missing of paths.filter((path) => !existsSync(path))) {
+    refuseMissingDevice(missing)
     throw new CliError(
-      `there is no region ${region}: make one with mkfs.holdfast --size 1G ${region}`,
+      `there is no region ${missing}: make one with mkfs.holdfast --size 1G ${missing}`,
       MOUNT_FAILED,
     )
   }

@@ -7,6 +7,7 @@ import { constants } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type HolderRecord, isHeld, whoHolds } from '../dax/claim.ts'
 import { DaxError } from '../dax/errors.ts'
+import { mapName } from '../dax/name.ts'
 import { isRegionKey, regionKey } from '../dax/region.ts'
 import {
   findSocket,
@@ -34,7 +35,7 @@ export interface Target {
 export function resolveTarget(text: string): Target {
   const mounts = readMounts()
   if (isRegionKey(text) && !existsSync(text)) return byKey(text, mounts)
-  const path = canonical(text)
+  const path = canonicalRegion(text)
   const mount = holdfastMountOf(path, mounts)
   if (mount !== undefined) return byMount(mount, mounts)
   const key = regionKey(path)
@@ -56,6 +57,11 @@ export function canonical(text: string): string {
       return path
     }
   }
+}
+
+/** The same for the name of a region, each path in it. */
+export function canonicalRegion(text: string): string {
+  return mapName(text, canonical)
 }
 
 function holdfastMountOf(path: string, mounts: readonly Mount[]): Mount | undefined {
@@ -84,6 +90,8 @@ function byRegion(
   holder: HolderRecord | undefined,
   mounts: readonly Mount[],
 ): Target {
+  // A target of a mapped device: whoever holds that has the socket.
+  if (holder?.through !== undefined) return byKey(holder.through, mounts)
   const mountpoint = holder?.purpose === 'mount' ? holder.mountpoint : undefined
   const found =
     mountpoint === undefined
@@ -164,7 +172,8 @@ export function ownTargets(): Target[] {
   const targets: Target[] = []
   for (const key of new Set(heldKeys(directories))) {
     const holder = whoHolds(key)
-    if (holder?.purpose === 'mount') targets.push(byRegion(holder.path, key, holder, mounts))
+    if (holder?.purpose !== 'mount' || holder.through !== undefined) continue
+    targets.push(byRegion(holder.path, key, holder, mounts))
   }
   return targets
 }

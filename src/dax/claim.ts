@@ -9,12 +9,14 @@ import {
   describeRecord,
   type HolderRecord,
   makeRecord,
+  overlappingRecord,
   readRecord,
   removeRecord,
   writeRecord,
 } from './holder-record.ts'
 import { isRegionKey, type Region, regionKey } from './region.ts'
 import { probeLock, RegionLock } from './region-lock.ts'
+import { isRoot } from './runtime-directory.ts'
 
 export type { HolderRecord } from './holder-record.ts'
 export { regionKey } from './region.ts'
@@ -22,8 +24,11 @@ export { findSocket, socketPath } from './runtime-directory.ts'
 
 const { EBUSY } = constants.errno
 
-/** A look at the lock (isHeld) holds it for microseconds; a release removes its record first. */
-const PATIENCE_MS = 100
+/**
+ * How long a lock without a record is waited for: a look (isHeld) holds it for microseconds, a
+ * claim writes its record a moment after it, a release removes its record first.
+ */
+const PATIENCE_MS = 1000
 const PAUSE_MS = 5
 
 interface HeldRegion {
@@ -122,19 +127,31 @@ function takeLock(region: Region): RegionLock {
   const deadline = performance.now() + PATIENCE_MS
   for (;;) {
     const lock = RegionLock.tryTake(region)
-    if (lock !== undefined) return lock
-    const record = readRecord(region.key)
+    if (lock !== undefined) return verified(region, lock)
+    const record = readRecord(region.key) ?? overlappingRecord(region.key)
     if (record !== undefined || performance.now() >= deadline) throw busy(region.path, record)
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS)
   }
 }
 
+function verified(region: Region, lock: RegionLock): RegionLock {
+  try {
+    region.verify?.()
+    return lock
+  } catch (error) {
+    lock.release()
+    throw error
+  }
+}
+
 function busy(path: string, record: HolderRecord | undefined): DaxError {
   if (record === undefined) {
+    const who = isRoot()
+      ? `\`lsof ${path}\` names it`
+      : 'ask root: holdfast status, or lsof on the region'
     return new DaxError(
       EBUSY,
-      `${path} is in use by a process that left no record we may read; ` +
-        'ask root: holdfast status, or lsof on the region',
+      `${path} is in use by a process that left no record we may read; ${who}`,
     )
   }
   const advice =

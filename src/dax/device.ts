@@ -2,6 +2,7 @@
 import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { BadRanges } from './bad-ranges.ts'
+import { listedBad } from './badblocks.ts'
 import { RegionClaim } from './claim.ts'
 import { FencedMemory } from './fenced-memory.ts'
 import {
@@ -13,7 +14,7 @@ import {
 } from './holder.ts'
 import { MappedMemory } from './mapped-memory.ts'
 import { type Memory, PAGE_SIZE } from './memory.ts'
-import { openRegion } from './region.ts'
+import { openRegion, type Region } from './region.ts'
 
 const { ENXIO } = constants.errno
 
@@ -31,6 +32,19 @@ export interface DeviceOptions {
   readonly claim?: ClaimHooks
   /** Called once after the memory is closed. */
   readonly onClose?: () => void
+  /** False while a bus instance is not bound to a driver that a filesystem can use. */
+  readonly enabled?: boolean
+  /** The devices this one is stacked on; they hear of a failure first and tell us theirs. */
+  readonly below?: LowerDevices
+  /** What the memory is mapped from; undefined when it has none of its own. */
+  readonly region?: Region
+}
+
+export interface LowerDevices {
+  readonly targets: readonly DaxDevice[]
+  /** Tells every device below that has a part of the range; each calls back with failed(). */
+  memoryFailure(offset: number, length: number, flags: number): number
+  markHealed(offset: number, length: number): void
 }
 
 export class DaxDevice {
@@ -49,11 +63,13 @@ export class DaxDevice {
   readonly claim: ClaimHooks | undefined
   alive = true
   /** False while a bus instance is not bound to a driver that a filesystem can use. */
-  enabled = true
+  enabled: boolean
   holder: Holder | undefined
   holderOps: HolderOperations | undefined
   #closed = false
   readonly #onClose: (() => void) | undefined
+  readonly below: LowerDevices | undefined
+  readonly region: Region | undefined
 
   constructor(options: DeviceOptions) {
     this.name = options.name
@@ -65,7 +81,10 @@ export class DaxDevice {
     this.memory = new FencedMemory(options.memory, this.badRanges)
     this.key = options.key
     this.claim = options.claim
+    this.enabled = options.enabled ?? true
     this.#onClose = options.onClose
+    this.below = options.below
+    this.region = options.region
   }
 
   /**
@@ -77,13 +96,20 @@ export class DaxDevice {
     const start = Math.max(0, offset - (offset % PAGE_SIZE))
     const end = Math.min(this.size, Math.ceil((offset + length) / PAGE_SIZE) * PAGE_SIZE)
     if (length <= 0 || start >= end) return -ENXIO
-    this.badRanges.add(start, end - start)
-    return notifyFailure(this, start, end - start, flags)
+    if (this.below !== undefined) return this.below.memoryFailure(start, end - start, flags)
+    return this.failed(start, end - start, flags)
+  }
+
+  /** Whole pages of this device have failed: remembered, then told. */
+  failed(offset: number, length: number, flags: number): number {
+    this.badRanges.add(offset, length)
+    return notifyFailure(this, offset, length, flags)
   }
 
   /** The memory works again (cleared, or the injection was withdrawn). */
   markHealed(offset: number, length: number): void {
     this.badRanges.remove(offset, length)
+    this.below?.markHealed(offset, length)
   }
 
   /** Releases the claim and the memory. A second close is no error. */
@@ -105,20 +131,28 @@ export class DaxDevice {
 
 /** Opens a region: a plain file, or a device-dax character device. Takes no claim. */
 export function openDevice(path: string, options: { readOnly?: boolean } = {}): DaxDevice {
-  const readOnly = options.readOnly ?? false
-  const region = openRegion(path, readOnly)
+  return deviceOver(openRegion(path, options.readOnly ?? false))
+}
+
+/** The device of an open region, whose descriptor it takes over. */
+export function deviceOver(region: Region): DaxDevice {
   try {
-    return new DaxDevice({
+    const device = new DaxDevice({
       name: region.name,
       path: region.path,
       kind: region.kind,
       align: region.align,
-      readOnly,
+      readOnly: region.readOnly,
       memory: new MappedMemory(region),
       key: region.key,
       claim: new RegionClaim(region),
       onClose: () => closeSync(region.fd),
+      enabled: region.enabled ?? true,
+      region,
     })
+    // Whoever touches it first would be the one to find out.
+    for (const { offset, length } of listedBad(region.key)) device.badRanges.add(offset, length)
+    return device
   } catch (error) {
     closeSync(region.fd)
     throw error

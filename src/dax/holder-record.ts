@@ -1,8 +1,9 @@
 /** The who-holds-it record of a region: for people and messages; the locks are what excludes. */
-import { chmodSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Holder, Purpose } from './holder.ts'
 import { bootId, hostname, processAlive, processStartTime } from './identity.ts'
+import { wholeKey } from './region.ts'
 import { isRoot, runtimeDirectory, trustedDirectories } from './runtime-directory.ts'
 
 export interface HolderRecord {
@@ -15,6 +16,8 @@ export interface HolderRecord {
   /** The path by which the region was opened. */
   readonly path: string
   readonly mountpoint?: string
+  /** Key of the mapped device that this one is a target of: its record and socket are the ones. */
+  readonly through?: string
   /** Clock ticks after boot; tells a process from a later one of the same number. */
   readonly startTime?: number
 }
@@ -29,6 +32,7 @@ export function makeRecord(path: string, holder: Holder, since: string): HolderR
     since,
     path,
     ...(holder.mountpoint === undefined ? {} : { mountpoint: holder.mountpoint }),
+    ...(holder.through === undefined ? {} : { through: holder.through }),
     ...(startTime === undefined ? {} : { startTime }),
   }
 }
@@ -53,6 +57,23 @@ export function readRecord(key: string): HolderRecord | undefined {
     if (record !== undefined && holderAlive(record)) return record
   }
   return undefined
+}
+
+/** Who holds the file that this instance lies in, or an instance in this file. */
+export function overlappingRecord(key: string): HolderRecord | undefined {
+  const whole = wholeKey(key)
+  if (whole !== key) return readRecord(whole)
+  return instanceKeys(key)
+    .map(readRecord)
+    .find((record) => record !== undefined)
+}
+
+/** The instances in a file that have a holder, or had one that crashed. */
+export function instanceKeys(fileKey: string): string[] {
+  return trustedDirectories()
+    .flatMap((directory) => readdirSync(directory))
+    .filter((name) => name.startsWith(`${fileKey}-dax`) && name.endsWith('.json'))
+    .map((name) => name.slice(0, -'.json'.length))
 }
 
 /** "mounted on /mnt by pid 7 on host h since …": the middle of a sentence. */
@@ -92,6 +113,7 @@ function isRecord(value: unknown): value is HolderRecord {
     typeof record.path === 'string' &&
     (record.purpose === 'mount' || record.purpose === 'mkfs' || record.purpose === 'fsck') &&
     (record.mountpoint === undefined || typeof record.mountpoint === 'string') &&
+    (record.through === undefined || typeof record.through === 'string') &&
     (record.startTime === undefined || Number.isSafeInteger(record.startTime))
   )
 }

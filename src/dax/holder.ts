@@ -27,6 +27,8 @@ export type Purpose = 'mount' | 'mkfs' | 'fsck'
 export interface Holder {
   readonly purpose: Purpose
   mountpoint?: string
+  /** Key of the mapped device that holds this one for somebody. */
+  readonly through?: string
 }
 
 export interface HolderOperations {
@@ -48,7 +50,8 @@ export interface ClaimHooks {
 export function fsDaxGet(dev: DaxDevice, holder: Holder, ops?: HolderOperations): void {
   if (!dev.alive) throw new DaxError(ENODEV, `${dev.path} is gone: the device is dead or closed`)
   if (!dev.enabled) {
-    throw new DaxError(EOPNOTSUPP, `${dev.path} is not enabled for use by a filesystem`)
+    const remedy = `holdfast region enable '${dev.path}'`
+    throw new DaxError(EOPNOTSUPP, `${dev.path} is not enabled for use by a filesystem: ${remedy}`)
   }
   if (dev.holder !== undefined && dev.holder !== holder) {
     throw new DaxError(EBUSY, `${dev.path} is in use by another ${dev.holder.purpose}`)

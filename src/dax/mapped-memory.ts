@@ -6,6 +6,13 @@ import { type Memory, MemoryFailure, PAGE_SIZE } from './memory.ts'
 
 const { EROFS } = constants.errno
 
+/** Bytes [offset, offset + length) of an open file. */
+export interface FilePiece {
+  readonly fd: number
+  readonly offset: number
+  readonly length: number
+}
+
 export interface MappedMemoryOptions {
   /** Only used while mapping; the caller keeps and closes it. */
   readonly fd: number
@@ -14,6 +21,8 @@ export interface MappedMemoryOptions {
   readonly size: number
   readonly kind: 'file' | 'device-dax'
   readonly readOnly: boolean
+  /** What the memory is made of, end to end; undefined: the first `size` bytes of `fd`. */
+  readonly pieces?: readonly FilePiece[]
 }
 
 export class MappedMemory implements Memory {
@@ -104,10 +113,12 @@ export class MappedMemory implements Memory {
   }
 }
 
-function mapRegion({ fd, path, size, kind, readOnly }: MappedMemoryOptions): Mapping {
+function mapRegion({ fd, path, size, kind, readOnly, pieces }: MappedMemoryOptions): Mapping {
   const how = kind === 'device-dax' ? MAP_DEVICE_DAX : MAP_FILE
   try {
-    return native.map(fd, 0, size, how, readOnly)
+    if (pieces === undefined) return native.map(fd, 0, size, how, readOnly)
+    const triples = pieces.flatMap(({ fd, offset, length }) => [fd, offset, length])
+    return native.mapPieces(Float64Array.from(triples), how, readOnly)
   } catch (error) {
     const cause = error as NodeJS.ErrnoException
     if (cause.errno === undefined) throw error

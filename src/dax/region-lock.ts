@@ -14,7 +14,9 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { native } from '../native/binding.ts'
-import { keyOf, type Region } from './region.ts'
+import type { ByteRange } from './bad-ranges.ts'
+import { instanceLock, parseName, targetsOf } from './name.ts'
+import { keyOf, type Region, wholeKey } from './region.ts'
 import {
   isRoot,
   runtimeDirectory,
@@ -26,6 +28,7 @@ const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants
 
 /** From this offset to the end, however large the region is or becomes. */
 const TO_THE_END = 0
+const WHOLE: ByteRange = { offset: 0, length: TO_THE_END }
 
 /** Locks that were taken; close them to let go. */
 export class RegionLock {
@@ -38,11 +41,12 @@ export class RegionLock {
       const node = lock.#keepNode(region)
       // A read-only descriptor cannot take an exclusive lock; a shared one still keeps writers out,
       // and the file beside it the other readers.
-      let taken = native.lockRange(node.fd, 0, TO_THE_END, node.writable)
+      const ranges = region.locks ?? [WHOLE]
+      let taken = lockAll(node, ranges)
       if (taken && (region.kind === 'device-dax' || !node.writable)) {
-        const file = openLockFile(region.key, fstatSync(region.fd))
+        const file = openLockFile(wholeKey(region.key), fstatSync(region.fd))
         lock.#fds.push(file.fd)
-        taken = native.lockRange(file.fd, 0, TO_THE_END, file.writable)
+        taken = lockAll(file, ranges)
       }
       if (taken) return lock
     } catch (error) {
@@ -78,13 +82,25 @@ interface OpenLock {
  * Whether somebody has the region locked; undefined when we may not look. A shared lock is tried
  * for an instant, so a claim must not take one refusal for an answer.
  */
-export function probeLock(path: string, key: string): boolean | undefined {
-  const node = probeFile(path, key)
+export function probeLock(name: string, key: string): boolean | undefined {
+  // Of a mapped device all targets are held, or none.
+  const first = targetsOf(name)[0] ?? ''
+  const { path, instance } = parseName(first)
+  const range = instance === undefined ? WHOLE : instanceLock(instance.id)
+  const own = key.replace(/-set$/, '')
+  const isIt = (fd: number) => keyOf(fstatSync(fd, { bigint: true }), instance) === own
+  const node = probeFile(path, range, isIt)
   if (node !== false) return node
-  return trustedDirectories().some((directory) => probeFile(lockFileIn(directory, key)) === true)
+  return trustedDirectories().some(
+    (directory) => probeFile(lockFileIn(directory, wholeKey(own)), range) === true,
+  )
 }
 
-function probeFile(path: string, key?: string): boolean | undefined {
+function probeFile(
+  path: string,
+  { offset, length }: ByteRange,
+  isIt: (fd: number) => boolean = () => true,
+): boolean | undefined {
   let fd: number
   try {
     fd = openSync(path, O_RDONLY | O_NONBLOCK)
@@ -92,13 +108,16 @@ function probeFile(path: string, key?: string): boolean | undefined {
     return undefined
   }
   try {
-    if (key !== undefined && keyOf(fstatSync(fd, { bigint: true })) !== key) return undefined
-    return !native.lockRange(fd, 0, TO_THE_END, false)
+    return isIt(fd) ? !native.lockRange(fd, offset, length, false) : undefined
   } catch {
     return undefined
   } finally {
     closeSync(fd)
   }
+}
+
+function lockAll({ fd, writable }: OpenLock, ranges: readonly ByteRange[]): boolean {
+  return ranges.every(({ offset, length }) => native.lockRange(fd, offset, length, writable))
 }
 
 function lockFileIn(directory: string, key: string): string {

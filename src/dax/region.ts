@@ -13,8 +13,11 @@ import {
 } from 'node:fs'
 import { constants } from 'node:os'
 import { basename } from 'node:path'
+import type { ByteRange } from './bad-ranges.ts'
 import { DaxError } from './errors.ts'
+import type { FilePiece } from './mapped-memory.ts'
 import { PAGE_SIZE } from './memory.ts'
+import { type InstanceName, instanceName, parseName, targetsOf } from './name.ts'
 
 const { EACCES, EINVAL, EISDIR, ENODEV, ENOENT, EOPNOTSUPP, EPERM, EROFS } = constants.errno
 
@@ -29,6 +32,14 @@ export interface Region {
   readonly readOnly: boolean
   /** The same whatever path or hard link leads to the region. */
   readonly key: string
+  /** Where its bytes lie; undefined: in the open file, from its start. */
+  readonly pieces?: readonly FilePiece[]
+  /** The bytes of the open file that a claim locks; undefined: all. */
+  readonly locks?: readonly ByteRange[]
+  /** Called with the locks held: throws when it is not any more what was opened. */
+  readonly verify?: () => void
+  /** False: an instance of a region that no driver is bound to. */
+  readonly enabled?: boolean
 }
 
 /** `sysfs` is where sysfs is mounted; tests put a made-up one there. */
@@ -54,21 +65,35 @@ export function openRegion(path: string, readOnly: boolean, sysfs = '/sys'): Reg
   }
 }
 
-/** Names the region a path leads to, without opening it. */
-export function regionKey(path: string): string {
+/** Names the region a name leads to, without opening it. */
+export function regionKey(name: string): string {
+  const [first = '', ...others] = targetsOf(name)
+  const { path, instance } = parseName(first)
   const stats = statRegion(path)
   refuseOtherTypes(path, stats)
-  return keyOf(stats)
+  const key = keyOf(stats, instance)
+  return others.length === 0 ? key : setKey(key)
 }
 
-export function keyOf(stats: BigIntStats): string {
-  if (!stats.isCharacterDevice()) return `file-${stats.dev.toString(16)}-${stats.ino}`
+/** The key of a mapped device, by that of its first target. */
+export function setKey(first: string): string {
+  return `${first}-set`
+}
+
+export function keyOf(stats: BigIntStats, instance?: InstanceName): string {
+  const suffix = instance === undefined ? '' : `-${instanceName(instance)}`
+  if (!stats.isCharacterDevice()) return `file-${stats.dev.toString(16)}-${stats.ino}${suffix}`
   const { major, minor } = deviceNumber(stats.rdev)
-  return `dax-${major}-${minor}`
+  return `dax-${major}-${minor}${suffix}`
+}
+
+/** The key of the file or node that an instance lies in; every other key as it is. */
+export function wholeKey(key: string): string {
+  return key.replace(/-dax\d+\.\d+$/, '')
 }
 
 export function isRegionKey(text: string): boolean {
-  return /^(?:file-[0-9a-f]+|dax-\d+)-\d+$/.test(text)
+  return /^(?:file-[0-9a-f]+|dax-\d+)-\d+(?:-dax\d+\.\d+)?(?:-set)?$/.test(text)
 }
 
 function statRegion(path: string): BigIntStats {
@@ -88,8 +113,16 @@ function openPath(path: string, readOnly: boolean): number {
   }
 }
 
+/** A device that is not there is no file to be made; throws nothing for other names. */
+export function refuseMissingDevice(path: string): void {
+  if (!/^\/dev\/dax\d+\.\d+$/.test(path)) return
+  const sentence = `${path} is gone, or never was: daxctl list shows the devices there are`
+  throw new DaxError(ENODEV, sentence)
+}
+
 function openingError(path: string, cause: NodeJS.ErrnoException, readOnly: boolean): DaxError {
   const errno = Math.abs(cause.errno ?? EINVAL)
+  if (errno === ENOENT) refuseMissingDevice(path)
   const wish = readOnly ? 'read' : 'read and write'
   const advice = new Map([
     [ENOENT, `${path} does not exist: make a region first, for example truncate -s 1G ${path}`],
@@ -137,7 +170,10 @@ function inspectDevice(
 ): { name: string; size: number; align: number } {
   const { major, minor } = deviceNumber(stats.rdev)
   const node = `${sysfs}/dev/char/${major}:${minor}`
-  const name = linkName(node) ?? basename(path)
+  const name = linkName(node)
+  if (name === undefined) {
+    throw new DaxError(ENODEV, `${path} leads nowhere: there is no device ${major}:${minor} (now)`)
+  }
   if (linkName(`${node}/subsystem`) !== 'dax') {
     throw new DaxError(EINVAL, `${path} is a character device, but not a DAX device`)
   }

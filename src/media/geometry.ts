@@ -10,6 +10,12 @@ export const UNIT_SIZE = 2 * 1024 * 1024
 export const BLOCKS_PER_UNIT = UNIT_SIZE / BLOCK_SIZE
 export const MIN_REGION_SIZE = 32 * 1024 * 1024
 
+/**
+ * The largest sequence, epoch or generation a region may say: whoever counts on from there never
+ * comes to where numbers stop being exact.
+ */
+export const COUNTER_MAX = 2 ** 48
+
 const JOURNAL_FRACTION = 64
 const MIN_JOURNAL_SIZE = 1024 * 1024
 const MAX_JOURNAL_SIZE = 1024 * 1024 * 1024

@@ -66,6 +66,11 @@ export interface Channel {
 export interface Binding {
   // map.c
   map(fd: number, fileOffset: number, length: number, kind: number, readOnly: boolean): Mapping
+  /**
+   * Maps pieces of files end to end into one contiguous range: `pieces` holds triples (descriptor,
+   * file offset, length), whole pages all but the last.
+   */
+  mapPieces(pieces: Float64Array, kind: number, readOnly: boolean): Mapping
   unmap(id: MapId): void
   // guard.c
   copyOut(
@@ -97,6 +102,11 @@ export interface Binding {
   crc32c(id: MapId, offset: number, length: number, seed: number): number
   /** CRC32C of a buffer. */
   crc32cBuffer(buffer: Uint8Array, offset: number, length: number, seed: number): number
+  /**
+   * Bytes the kernel said are damaged where the last guarded call failed: 4096, or what one entry
+   * of the page table maps when a machine check told of it.
+   */
+  failedUnit(): number
   /** clwb/clflushopt of the range + sfence; for sync mappings. */
   writeBack(id: MapId, offset: number, length: number): number
   /** msync(MS_SYNC), blocking, for file mappings; throws on EIO. */
@@ -108,6 +118,8 @@ export interface Binding {
    * Installs the SIGBUS handler (once per process) and asks for early notices (PR_MCE_KILL_EARLY).
    */
   onBusError(handler: (event: BusError) => void): void
+  /** Calls the handler for what has come already, instead of when the event loop turns. */
+  deliverBusErrors(): void
   // poison.c
   /**
    * Makes the pages of the range really fault in this process: 'userfaultfd' on shmem, else
@@ -115,6 +127,19 @@ export interface Binding {
    */
   poison(id: MapId, offset: number, length: number): 'userfaultfd' | 'remap'
   unpoison(id: MapId, offset: number, length: number): void
+  /**
+   * madvise(MADV_HWPOISON), which needs CAP_SYS_ADMIN: the kernel itself takes the pages for failed
+   * until it boots again. True when its SIGBUS came, which waits as a bus error of these pages.
+   */
+  hwpoison(id: MapId, offset: number, length: number): boolean
+  // nvdimm.c
+  /** Calls `onChange` whenever the sysfs attribute was notified; returns what ends that. */
+  watchAttribute(fd: number, onChange: () => void): () => void
+  /**
+   * ND_CMD_CLEAR_ERROR on an open /dev/ndctlN: asks the platform to clear poison at a physical
+   * address. Returns the bytes it cleared; throws ENOTTY where it has no such command.
+   */
+  clearError(fd: number, address: number, length: number): number
   // lock.c
   /**
    * Tries an exclusive (or shared) OFD lock over [start, start+length); false when another holds

@@ -6,6 +6,9 @@
 
 typedef void guard_work(void *argument);
 
+/* Size of the unit that the last failure of this thread was in. */
+static _Thread_local size_t failed_unit = PAGE;
+
 /* Runs work(argument), which touches only [offset, offset + length): GUARD_OK, or where within the
  * range a page begins that could not be touched. */
 static double attempt(struct mapping *map, size_t offset, size_t length, guard_work *work,
@@ -23,6 +26,7 @@ static double attempt(struct mapping *map, size_t offset, size_t length, guard_w
     return GUARD_OK;
   }
   current_guard = guard.outer;
+  failed_unit = guard.unit;
   size_t page = (size_t)(guard.failed - map->base) / PAGE * PAGE;
   return (double)(page > offset ? page : offset);
 }
@@ -253,10 +257,16 @@ static napi_value js_crc32c_buffer(napi_env env, napi_callback_info info) {
   return number_value(env, crc32c(seed, data, length));
 }
 
+static napi_value js_failed_unit(napi_env env, napi_callback_info info) {
+  (void)info;
+  return number_value(env, (double)failed_unit);
+}
+
 void guard_register(napi_env env, napi_value exports) {
   static const struct method methods[] = {
       {"copyOut", js_copy_out}, {"copyIn", js_copy_in},       {"zero", js_zero},
       {"move", js_move},        {"probe", js_probe},          {"isZero", js_is_zero},
-      {"crc32c", js_crc32c},    {"writeBack", js_write_back}, {"crc32cBuffer", js_crc32c_buffer}};
+      {"crc32c", js_crc32c},    {"writeBack", js_write_back}, {"crc32cBuffer", js_crc32c_buffer},
+      {"failedUnit", js_failed_unit}};
   register_methods(env, exports, methods, sizeof methods / sizeof *methods);
 }

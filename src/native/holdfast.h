@@ -77,11 +77,26 @@ void job_queue(napi_env env, struct job *job);
 #define MAP_LIMIT 256
 enum map_kind { MAP_KIND_FILE = 0, MAP_KIND_DEVICE_DAX = 1 };
 
+/* What lies at [start, start + length) of a mapping. Most mappings have one piece. */
+struct piece {
+  size_t start, length;
+  int fd;
+  off_t file_offset;
+};
+
+/* Our own duplicate of a descriptor: unpoison maps the file's pages again. */
+struct kept_file {
+  int given, own;
+};
+
 struct mapping {
   char *_Atomic base; /* NULL: the slot is free; the signal handler reads it, so it is set last */
   size_t length;
-  int fd; /* our own duplicate: unpoison maps the file's pages again */
-  off_t file_offset;
+  int fd; /* of the first piece */
+  struct piece *pieces; /* ascending, end to end, the whole of [0, length) */
+  size_t piece_count;
+  struct kept_file *fds;
+  size_t fd_count;
   int protection;
   int flags;
   enum map_kind kind;
@@ -91,6 +106,8 @@ struct mapping {
 
 extern struct mapping mappings[MAP_LIMIT];
 bool map_is_writable(const struct mapping *map);
+/* Maps the files' pages again over whatever lies there now. Returns 0 or an errno. */
+int map_restore(const struct mapping *map, struct bytes pages);
 
 /* signal.c and guard.c */
 struct guard {
@@ -98,6 +115,15 @@ struct guard {
   struct guard *outer;
   char *from, *to; /* what the work may touch */
   char *volatile failed;
+  volatile size_t unit; /* how much the kernel says is damaged there */
+};
+
+/* Poison that this thread asks the kernel for, while it asks. */
+struct injection {
+  int map;
+  size_t offset;
+  struct bytes pages;
+  volatile bool told; /* the signal has come */
 };
 
 /* The handler reads current_guard on any thread, so it must never be allocated lazily: glibc gives
@@ -108,6 +134,7 @@ struct guard {
 #define STATIC_TLS
 #endif
 extern _Thread_local struct guard *volatile current_guard STATIC_TLS;
+extern _Thread_local struct injection *volatile current_injection STATIC_TLS;
 
 void signal_install(void);
 
@@ -132,6 +159,7 @@ void poison_register(napi_env env, napi_value exports);
 void lock_register(napi_env env, napi_value exports);
 void mount_register(napi_env env, napi_value exports);
 void channel_register(napi_env env, napi_value exports);
+void nvdimm_register(napi_env env, napi_value exports);
 
 struct method {
   const char *name;

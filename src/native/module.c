@@ -166,5 +166,6 @@ NAPI_MODULE_INIT() {
   lock_register(env, exports);
   mount_register(env, exports);
   channel_register(env, exports);
+  nvdimm_register(env, exports);
   return exports;
 }

@@ -24,6 +24,9 @@ struct uffdio_poison {
 };
 #define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
 #endif
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON 100
+#endif
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -74,13 +77,6 @@ static int poison_by_remap(const struct mapping *map, struct bytes pages) {
   return error;
 }
 
-static int unpoison(const struct mapping *map, struct bytes pages) {
-  off_t offset = map->file_offset + (pages.data - map->base);
-  void *at = mmap(pages.data, pages.length, map->protection, map->flags | MAP_FIXED, map->fd,
-                  offset);
-  return at == MAP_FAILED ? errno : 0;
-}
-
 /* [offset, offset + length) widened to whole units; the last one may pass the mapping's end. */
 static struct bytes widen(const struct mapping *map, uint64_t offset, uint64_t length,
                           size_t unit) {
@@ -113,13 +109,40 @@ static napi_value js_unpoison(napi_env env, napi_callback_info info) {
   uint64_t offset = arg_size(&args, 1), length = arg_size(&args, 2);
   args_check_range(&args, map, offset, length);
   if (args.bad || length == 0) return NULL;
-  int error = unpoison(map, widen(map, offset, length, PAGE));
+  int error = map_restore(map, widen(map, offset, length, PAGE));
   if (error == EINVAL && map->kind == MAP_KIND_DEVICE_DAX)
-    error = unpoison(map, widen(map, offset, length, HUGE_PAGE));
+    error = map_restore(map, widen(map, offset, length, HUGE_PAGE));
   return error == 0 ? NULL : throw_errno(env, error, "unpoison");
 }
 
+/*
+ * The kernel's own injection: from memory_failure() on everything is as with a machine check. True
+ * when its signal came, and with it an event for the listener.
+ */
+static napi_value js_hwpoison(napi_env env, napi_callback_info info) {
+  struct args args = args_read(env, info);
+  int id = arg_int(&args, 0);
+  struct mapping *map = arg_map(&args, 0);
+  uint64_t offset = arg_size(&args, 1), length = arg_size(&args, 2);
+  napi_value told;
+  args_check_range(&args, map, offset, length);
+  if (!args.bad && length == 0) args_fail_range(&args, "nothing to poison");
+  if (args.bad) return NULL;
+  struct bytes pages = widen(map, offset, length, PAGE);
+  struct injection injection = {.map = id, .offset = offset / PAGE * PAGE, .pages = pages};
+  signal_install();
+  current_injection = &injection;
+  atomic_signal_fence(memory_order_seq_cst);
+  int error = madvise(pages.data, pages.length, MADV_HWPOISON) == 0 ? 0 : errno;
+  atomic_signal_fence(memory_order_seq_cst);
+  current_injection = NULL;
+  if (error != 0) return throw_errno(env, error, "madvise(MADV_HWPOISON)");
+  napi_get_boolean(env, injection.told, &told);
+  return told;
+}
+
 void poison_register(napi_env env, napi_value exports) {
-  static const struct method methods[] = {{"poison", js_poison}, {"unpoison", js_unpoison}};
+  static const struct method methods[] = {
+      {"poison", js_poison}, {"unpoison", js_unpoison}, {"hwpoison", js_hwpoison}};
   register_methods(env, exports, methods, sizeof methods / sizeof *methods);
 }

@@ -20,6 +20,7 @@
 #endif
 
 _Thread_local struct guard *volatile current_guard;
+_Thread_local struct injection *volatile current_injection;
 
 enum { EVENT_FREE, EVENT_CLAIMED, EVENT_FULL };
 
@@ -74,6 +75,7 @@ static void jump_if_guarded(const siginfo_t *info) {
   char *start = unit_of(info, &size);
   if (guard == NULL || start >= guard->to || start + size <= guard->from) return;
   guard->failed = start > guard->from ? start : guard->from;
+  guard->unit = size > PAGE ? size : PAGE;
   siglongjmp(guard->jump, 1);
 }
 
@@ -109,8 +111,24 @@ static bool tell(const siginfo_t *info) {
 }
 
 /*
- * madvise(MADV_HWPOISON) raises an action-required signal and goes on; a real consumption of poison
- * outside a guard would fault again for ever. The third time in a row is taken for the latter.
+ * The answer to our own madvise(MADV_HWPOISON) names the whole unit that is mapped; we know which
+ * pages it was. However many of them there are, the signal comes once.
+ */
+static bool is_injection(const siginfo_t *info) {
+  struct injection *injection = current_injection;
+  size_t size;
+  char *start = unit_of(info, &size);
+  if (injection == NULL || info->si_code != BUS_MCEERR_AR) return false;
+  if (start >= injection->pages.data + injection->pages.length) return false;
+  if (start + size <= injection->pages.data) return false;
+  injection->told = store_event(injection->map, injection->offset, injection->pages.length, true);
+  if (atomic_load(&listening)) uv_async_send(&wakeup);
+  return true;
+}
+
+/*
+ * A real consumption of poison outside a guard would fault again for ever. The third time in a row
+ * is taken for that.
  */
 static bool goes_round(const siginfo_t *info, void *context) {
   uintptr_t instruction = instruction_of(context);
@@ -136,6 +154,7 @@ static void pass_on(int number, siginfo_t *info, void *context) {
 }
 
 static void on_bus_error(int number, siginfo_t *info, void *context) {
+  if (is_injection(info)) return;
   if (info->si_code > 0 && info->si_code != BUS_MCEERR_AO) jump_if_guarded(info);
   if (info->si_code == BUS_MCEERR_AO && tell(info)) return;
   if (info->si_code == BUS_MCEERR_AR && !goes_round(info, context) && tell(info)) return;
@@ -174,9 +193,7 @@ static void deliver(napi_env env, int map, size_t offset, size_t length, bool ac
   napi_close_handle_scope(env, scope);
 }
 
-static void on_wakeup(uv_async_t *handle) {
-  (void)handle;
-  repeats = 0;
+static void deliver_all(void) {
   for (int i = 0; i < EVENTS; i++) {
     if (atomic_load(&events[i].state) != EVENT_FULL) continue;
     int map = events[i].map;
@@ -185,6 +202,18 @@ static void on_wakeup(uv_async_t *handle) {
     atomic_store(&events[i].state, EVENT_FREE);
     deliver(listener_env, map, offset, length, action_required);
   }
+}
+
+static void on_wakeup(uv_async_t *handle) {
+  (void)handle;
+  repeats = 0;
+  deliver_all();
+}
+
+static napi_value js_deliver_bus_errors(napi_env env, napi_callback_info info) {
+  (void)info;
+  if (atomic_load(&listening) && listener_env == env) deliver_all();
+  return NULL;
 }
 
 static void stop_listening(void *data) {
@@ -224,6 +253,7 @@ static napi_value js_on_bus_error(napi_env env, napi_callback_info info) {
 }
 
 void signal_register(napi_env env, napi_value exports) {
-  static const struct method methods[] = {{"onBusError", js_on_bus_error}};
-  register_methods(env, exports, methods, 1);
+  static const struct method methods[] = {{"onBusError", js_on_bus_error},
+                                          {"deliverBusErrors", js_deliver_bus_errors}};
+  register_methods(env, exports, methods, sizeof methods / sizeof *methods);
 }

@@ -41,6 +41,8 @@ Examples:
   holdfast mount pool.holdfast /mnt/pool
   holdfast mount -f -o ro,log=/tmp/pool.log /dev/dax0.0 /mnt/pool
   holdfast pool.holdfast /mnt/pool -o commit=5
+  holdfast mount 'pool.region#dax0.1' /mnt/pool        (an instance; see holdfast region)
+  holdfast mount a.holdfast,b.holdfast /mnt/pool       (made with mkfs.holdfast --linear a b)
   /dev/dax0.0  /mnt/pool  holdfast  defaults,nofail  0 0      (fstab, after holdfast install)`
 
 interface Switches {
@@ -52,7 +54,11 @@ interface Switches {
 export function addMount(program: Command): void {
   program
     .command('mount')
-    .argument('<region>', 'a plain file or a device-dax node with a filesystem')
+    .argument(
+      '<region>',
+      "a file, a device-dax node, or an instance 'FILE#dax0.1', with a filesystem;\n" +
+        'all targets of a mapped device in their order: A,B',
+    )
     .argument('<mountpoint>', 'an existing directory')
     .option('-f, --foreground', 'stay in the foreground until Ctrl-C or umount')
     .option('-v, --verbose', 'say what was done')

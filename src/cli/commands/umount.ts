@@ -57,10 +57,10 @@ async function requireClean({ region, key, mount, holder }: Target): Promise<voi
 
 /** Undefined when the region is not to be seen from here. */
 async function stateOf(region: string): Promise<string | undefined> {
-  const { openDevice } = await import('../../dax/device.ts')
+  const { openByName } = await import('../../bus/open.ts')
   const { readSuperblocks, requireSuperblock } = await import('../../media/superblock.ts')
   try {
-    const device = openDevice(region, { readOnly: true })
+    const device = openByName(region, { readOnly: true })
     try {
       return requireSuperblock(readSuperblocks(device.memory)).state
     } finally {

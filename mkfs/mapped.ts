@@ -1,0 +1,110 @@
+/** Makes regions the targets of one mapped device. */
+import { randomUUID } from 'node:crypto'
+import { unlinkSync } from 'node:fs'
+import { secondCopyFor } from '../src/bus/copies.ts'
+import { eraseLabel, storeLabel, type TargetShare } from '../src/bus/label.ts'
+import { MAX_TARGETS, type SetKind } from '../src/bus/label-layout.ts'
+import { requireMappings } from '../src/bus/open-set.ts'
+import { eraseRegion } from '../src/bus/region-copies.ts'
+import { CliError } from '../src/cli/errors.ts'
+import { formatSize } from '../src/cli/sizes.ts'
+import type { DaxDevice } from '../src/dax/device.ts'
+import { fsPutDax } from '../src/dax/holder.ts'
+import type { Memory } from '../src/dax/memory.ts'
+import { geometryFor, UNIT_SIZE } from '../src/media/geometry.ts'
+import { eraseSuperblocks } from '../src/media/superblock.ts'
+import { openTarget, type Target, type TargetOptions } from './target.ts'
+
+export interface SetOptions extends TargetOptions {
+  readonly kind: SetKind
+  /** Bytes; 0 for a linear device. */
+  readonly chunk: number
+}
+
+export interface MadeSet {
+  /** By which the mapped device is opened. */
+  readonly name: string
+  /** Takes the files away that were made. */
+  undo(): void
+}
+
+/** Labels the regions. Every refusal comes before the first change of one that was there. */
+export function makeSet(paths: readonly string[], options: SetOptions): MadeSet {
+  if (paths.length > MAX_TARGETS) {
+    throw new CliError(`a mapped device has at most ${MAX_TARGETS} targets, not ${paths.length}`)
+  }
+  const odd = paths.find((path) => path.includes(','))
+  if (odd !== undefined) throw new CliError(`${odd}: names of targets may not have a comma in them`)
+  const targets: Target[] = []
+  const undo = () => {
+    paths.forEach((path, at) => {
+      if (targets[at]?.created) unlinkSync(path)
+    })
+  }
+  try {
+    for (const path of paths) targets.push(openTarget(path, options))
+    label(
+      paths,
+      targets.map(({ device }) => device),
+      options,
+    )
+  } catch (error) {
+    undo()
+    throw error
+  } finally {
+    for (const { device, holder } of targets) {
+      fsPutDax(device, holder)
+      device.close()
+    }
+  }
+  return { name: paths.join(','), undo }
+}
+
+function label(paths: readonly string[], devices: readonly DaxDevice[], options: SetOptions): void {
+  const start = Math.max(UNIT_SIZE, ...devices.map(({ align }) => align))
+  const { kind, chunk } = options
+  if (kind === 'striped' && (chunk < start || chunk % start !== 0)) {
+    throw new CliError(`--chunk must be a multiple of ${formatSize(start).replace('.0', '')}`)
+  }
+  const shares = sharesOf(paths, devices, start, kind === 'striped' ? chunk : start)
+  const smallest = Math.min(...shares)
+  const chunks = kind === 'striped' ? (smallest / chunk) * shares.length : shares.length
+  requireMappings(paths.join(','), chunks)
+  const targets: TargetShare[] = shares.map((length) => {
+    return { uuid: randomUUID(), length: kind === 'striped' ? smallest : length }
+  })
+  const set = randomUUID()
+  for (const { memory } of devices) {
+    eraseParts(memory)
+    eraseFilesystem(memory)
+  }
+  devices.forEach(({ memory }, position) => {
+    const place = { start, secondCopy: secondCopyFor(memory.size) }
+    storeLabel(memory, { set, kind, chunk, targets, sequence: 1, position, ...place })
+  })
+}
+
+/** What each target can give: what lies between the copies of its label, in whole pieces. */
+function sharesOf(
+  paths: readonly string[],
+  devices: readonly DaxDevice[],
+  start: number,
+  piece: number,
+): number[] {
+  return devices.map(({ size }, at) => {
+    const room = secondCopyFor(size) - start
+    const share = room - (room % piece)
+    if (share > 0) return share
+    throw new CliError(`${paths[at]} is too small for a chunk of ${formatSize(piece)}`)
+  })
+}
+
+/** What makes a memory a region of instances or a target of a mapped device. */
+export function eraseParts(memory: Memory): void {
+  eraseRegion(memory)
+  eraseLabel(memory)
+}
+
+export function eraseFilesystem(memory: Memory): void {
+  eraseSuperblocks(memory, geometryFor(memory.size))
+}

@@ -1,0 +1,38 @@
+/** Regions of instances in files, for tests. */
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import { createRegion } from '../../mkfs/region.ts'
+import { FileRegion } from '../../src/bus/file-region.ts'
+import { DaxError } from '../../src/dax/errors.ts'
+import { scratch } from './mounts.ts'
+
+export const M = 1 << 20
+export const SIZE = 256 * M
+/** Without the unit at each end that holds the state. */
+export const USABLE = SIZE - 4 * M
+
+export function makeRegion(
+  options: { align?: number; isStatic?: boolean; size?: number } = {},
+): string {
+  const path = join(scratch(), 'region')
+  const { align = 2 * M, isStatic = false, size = SIZE } = options
+  createRegion(path, { size, align, isStatic, force: false })
+  return path
+}
+
+export function openRegionFile(t: Test, path = makeRegion()): FileRegion {
+  const region = new FileRegion(path)
+  t.teardown(() => region.close())
+  return region
+}
+
+/** The errno of what it throws, as its name. */
+export function codeOf(body: () => unknown): string {
+  try {
+    body()
+  } catch (error) {
+    if (error instanceof DaxError) return error.code
+    throw error
+  }
+  return 'none'
+}
