@@ -114,9 +114,10 @@ t.test('fs_put_dax: clears only its own holder', async (t) => {
   const holder: Holder = { purpose: 'mount' }
   const ops = recorder()
   fsDaxGet(dev, holder, ops)
-  const warned = new Promise((resolve) => process.once('warning', resolve))
+  const warnings = t.capture(process, 'emitWarning')
   fsPutDax(dev, { purpose: 'mount' })
-  t.match(await warned, /does not hold it/)
+  const sentence = `fsPutDax of ${dev.path} by a mount that does not hold it`
+  t.match(warnings(), [{ args: [sentence] }])
   t.equal(dev.holder, holder)
   t.equal(dev.holderOps, ops)
   fsPutDax(dev, holder)

@@ -100,17 +100,20 @@ export class SimulatedMemory implements Memory {
     for (const line of lines) this.#unflushed.delete(line)
   }
 
-  /** Persists what the lines hold now; a store made before the promise resolves may be lost. */
+  /**
+   * Persists what the lines hold now; a store made before the promise resolves may be lost. Lines
+   * that another flush persisted meanwhile stay as that one left them.
+   */
   async flushAsync(offset: number, length: number): Promise<void> {
     this.#checkRange(offset, length)
-    const snapshots = this.#unflushedIn(offset, length).map(
-      (line) => [line, this.#copyOf(line)] as const,
-    )
+    const snapshots = this.#unflushedIn(offset, length).map((line) => {
+      return { line, content: this.#copyOf(line), before: this.#unflushed.get(line) }
+    })
     await new Promise((resolve) => setImmediate(resolve))
     if (snapshots.length === 0) return
     this.#announce()
-    for (const [line, content] of snapshots) {
-      if (!this.#unflushed.has(line)) continue
+    for (const { line, content, before } of snapshots) {
+      if (this.#unflushed.get(line) !== before) continue
       if (this.#line(line).equals(content)) this.#unflushed.delete(line)
       else this.#unflushed.set(line, content)
     }
@@ -133,17 +136,16 @@ export class SimulatedMemory implements Memory {
    * The memory as it is after a power failure now: the persistent image plus the unflushed lines
    * that `choose` names, of these only the 8-byte words that `tear` lets through. This memory goes
    * on unharmed, so many outcomes can be had from one moment. `crash(() => true)` is a plain copy.
+   * `into` is used again when given: a memory of the same kind that nobody needs any more.
    */
   crash(
     choose: (line: number) => boolean = () => false,
     tear?: (line: number, word: number) => boolean,
+    into?: SimulatedMemory,
   ): SimulatedMemory {
-    const after = new SimulatedMemory(this.size, this.mode)
-    after.#touched.set(this.#touched)
-    for (let piece = 0; piece < this.#touched.length; piece++) {
-      if (this.#touched[piece] === 0) continue
-      this.#image.copy(after.#image, piece * PIECE, piece * PIECE, (piece + 1) * PIECE)
-    }
+    const after = into ?? new SimulatedMemory(this.size, this.mode)
+    after.#forget()
+    after.#takePieces(this)
     for (const line of this.unflushedLines()) {
       const persistent = this.#unflushed.get(line)!
       if (!choose(line)) after.#image.set(persistent, line * this.lineSize)
@@ -163,6 +165,22 @@ export class SimulatedMemory implements Memory {
 
   unpoison(offset: number, length: number): void {
     this.#poisoned.remove(offset, length)
+  }
+
+  #forget(): void {
+    this.onPersist = undefined
+    this.persistPoints = 0
+    this.#unflushed.clear()
+    this.#poisoned.remove(0, this.size)
+  }
+
+  #takePieces(from: SimulatedMemory): void {
+    for (let piece = 0; piece < this.#touched.length; piece++) {
+      const start = piece * PIECE
+      if (from.#touched[piece] !== 0) from.#image.copy(this.#image, start, start, start + PIECE)
+      else if (this.#touched[piece] !== 0) this.#image.fill(0, start, start + PIECE)
+    }
+    this.#touched.set(from.#touched)
   }
 
   #restoreTorn(

@@ -4,6 +4,7 @@
  */
 import type { DaxDevice } from '../dax/device.ts'
 import { type HolderOperations, MF_MEM_PRE_REMOVE } from '../dax/holder.ts'
+import { indexDamage } from '../index/damage.ts'
 import { type BlockRange, rangesOverlap } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
 import {
@@ -23,6 +24,11 @@ import type { Volume } from './volume.ts'
 const EUCLEAN = 117
 const REPORTS_MAX = 1000
 
+interface FileRange {
+  fileOffset: number
+  length: number
+}
+
 export class FailurePolicy implements HolderOperations {
   readonly #volume: Volume
   readonly #checkpoints: Checkpoints
@@ -35,6 +41,17 @@ export class FailurePolicy implements HolderOperations {
 
   /** Bytes [offset, offset + length) have failed. Returns 0 or a negative errno. */
   notifyFailure(_device: DaxDevice, offset: number, length: number, flags: number): number {
+    try {
+      return this.#failed(offset, length, flags)
+    } catch (error) {
+      const damage = indexDamage(error, this.#volume.imageOffset)
+      if (damage === undefined) throw error
+      this.shutdown('corrupt-index', damage.message, damage.offset, [])
+      return -EUCLEAN
+    }
+  }
+
+  #failed(offset: number, length: number, flags: number): number {
     if (this.#volume.shutdown !== undefined) return -EIO
     if ((flags & MF_MEM_PRE_REMOVE) !== 0) return this.#removed()
     const fresh = this.#unknownPart(offset, length)
@@ -43,7 +60,7 @@ export class FailurePolicy implements HolderOperations {
     const metadata = rows.filter((row) => row.owner < 0 && this.#inUse(row, fresh))
     const owners = [...new Set(rows.filter((row) => row.owner > 0).map((row) => row.owner))]
     let killed = 0
-    for (const ino of owners) killed += this.kill(ino)
+    for (const ino of owners) killed += this.kill(ino, hitRanges(ino, rows, fresh))
     const kind = metadata.length > 0 ? 'metadata' : owners.length > 0 ? 'data' : 'free'
     this.#report({
       time: this.#volume.timestamp(),
@@ -61,8 +78,11 @@ export class FailurePolicy implements HolderOperations {
     return this.#remember(offset, fresh, rows)
   }
 
-  /** Every handle of the inode is dead, and what the kernel cached of it is revoked. */
-  kill(ino: number): number {
+  /**
+   * Every handle of the inode is dead, and what the kernel cached of it is revoked. `ranges` is
+   * where the file was hit; undefined: everywhere.
+   */
+  kill(ino: number, ranges?: FileRange[]): number {
     const volume = this.#volume
     const handles = volume.handles.kill(ino)
     const names = volume.index.dirents.names(ino)
@@ -76,6 +96,7 @@ export class FailurePolicy implements HolderOperations {
       inode: ino,
       path: path ?? null,
       handles,
+      ...(ranges === undefined ? {} : { ranges }),
     })
     return handles
   }
@@ -224,6 +245,25 @@ export class FailurePolicy implements HolderOperations {
     this.#volume.options.logger.warn(sentence)
     this.#volume.emit({ event: 'failure', ...report })
   }
+}
+
+/** Where the failed blocks are in a file that owns rows of them, bytes of the file. */
+function hitRanges(
+  ino: number,
+  rows: readonly ExtentRow[],
+  failed: readonly BlockRange[],
+): FileRange[] {
+  return rows
+    .filter((row) => row.owner === ino)
+    .flatMap((row) =>
+      failed.flatMap((range) => {
+        const first = Math.max(row.block, range.block)
+        const end = Math.min(row.block + row.blocks, range.block + range.blocks)
+        if (first >= end) return []
+        const fileOffset = (row.fileBlock + first - row.block) * BLOCK_SIZE
+        return [{ fileOffset, length: (end - first) * BLOCK_SIZE }]
+      }),
+    )
 }
 
 /** One path of an inode from the root of the filesystem; undefined for an unlinked one. */

@@ -1,9 +1,8 @@
 /** Memory failures on purpose: finds the memory that is meant, and makes it fail. */
-import { injectFault } from '../dax/fault.ts'
+import { injectFault, injectPoison } from '../dax/fault.ts'
 import { BLOCK_SIZE, blockSpan } from '../media/geometry.ts'
-import type { InjectRequest, InjectResult } from './administration.ts'
+import type { FailureReport, InjectRequest, InjectResult } from './administration.ts'
 import { EINVAL, ENOSPC, ENXIO, FsError } from './errors.ts'
-import type { FailurePolicy } from './failure.ts'
 import { regularFile } from './file-map.ts'
 import type { Volume } from './volume.ts'
 
@@ -12,18 +11,23 @@ interface RegionRange {
   readonly length: number
 }
 
-export function inject(
-  volume: Volume,
-  failure: FailurePolicy,
-  request: InjectRequest,
-): InjectResult {
+export function inject(volume: Volume, request: InjectRequest): InjectResult {
   volume.requireAlive()
   const ranges = resolve(volume, request)
   if (request.method === 'sigbus') return emulate(volume, ranges)
-  const seen = failure.reports.length
   const killedBefore = volume.handles.killed
-  for (const { offset, length } of ranges) volume.device.memoryFailure(offset, length)
-  const reports = failure.reports.slice(seen)
+  const reports: FailureReport[] = []
+  const ignore = volume.subscribe((event) => {
+    if (event.event === 'failure') reports.push(event)
+  })
+  try {
+    for (const { offset, length } of ranges) {
+      if (request.method === 'hwpoison') injectPoison(volume.device, offset, length)
+      else volume.device.memoryFailure(offset, length)
+    }
+  } finally {
+    ignore()
+  }
   return {
     kind: worst(reports.map((report) => report.kind)) ?? kindOf(volume, ranges),
     ...span(ranges),

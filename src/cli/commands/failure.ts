@@ -15,7 +15,7 @@ interface InjectOptions {
   metadata?: 'superblock' | 'journal' | 'checkpoint'
   free?: boolean
   length: number
-  method: 'soft' | 'sigbus'
+  method: InjectRequest['method']
   json?: boolean
 }
 
@@ -34,14 +34,18 @@ export function addInject(program: Command): void {
     .option('--free', 'hit free space')
     .option('--length <size>', 'how many bytes fail', sizeArgument, BLOCK)
     .addOption(
-      new Option('--method <method>', 'soft: report it; sigbus: let it be discovered')
-        .choices(['soft', 'sigbus'])
+      new Option(
+        '--method <method>',
+        'soft: report it; sigbus: let it be discovered; hwpoison: really',
+      )
+        .choices(['soft', 'sigbus', 'hwpoison'])
         .default('soft'),
     )
     .summary('make memory fail')
     .description(
       'Make memory of a mounted filesystem fail. `soft` reports the failure to the device as the\n' +
-        'kernel would; `sigbus` makes the pages really fault, so that the next access finds out.',
+        'kernel would; `sigbus` makes the pages really fault, so that the next access finds out.\n' +
+        '`hwpoison` has the kernel itself take the memory for failed (root only), until it boots again.',
     )
     .action(inject)
 }
@@ -107,13 +111,26 @@ export function addClearPoison(program: Command): void {
     .option('--length <size>', 'how many bytes', sizeArgument)
     .option('--all', 'everything that is poisoned')
     .summary('give poisoned memory back to use')
-    .description('Say that memory works again: what was quarantined may be allocated.')
+    .description(
+      'Have the platform clear what it lists as bad, where it can. Blocks that can be read then, and\n' +
+        'are listed no longer, may be allocated again; the others stay quarantined.',
+    )
     .action(async (text: string, options: ClearOptions) => {
       const range = rangeOf(options)
-      const result = await withTarget(text, (client) => client.call('clearPoison', { range }))
+      const result = await withTarget(text, async (client) => {
+        const { cleared } = await client.call('clearPoison', { range })
+        const { blocks, blockSize } = await client.call('status', {})
+        return { cleared, quarantined: blocks.poisoned * blockSize }
+      })
       if (options.json) printJson(result)
-      else print(`${formatSize(result.cleared)} cleared`)
+      else printCleared(result)
     })
+}
+
+/** What stays may be bad still, or simply not have been asked for. */
+function printCleared({ cleared, quarantined }: { cleared: number; quarantined: number }): void {
+  const left = quarantined === 0 ? '' : `, ${formatSize(quarantined)} stay quarantined`
+  print(`${formatSize(cleared)} cleared${left}`)
 }
 
 function rangeOf({

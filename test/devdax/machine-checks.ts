@@ -1,0 +1,163 @@
+/** Genuine machine checks. These do fill the region's list of bad blocks, until the guest ends. */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import type { FileMap } from '../../src/fs/administration.ts'
+import { ROOT, run, runJson, runProgram, sleep } from '../../tools/quickstart/programs.ts'
+import type { MountedRegion } from '../support/mounts.ts'
+import type { Checks } from './checks.ts'
+import { badblocks, DEVICE, machineCheck } from './device.ts'
+import { checkClean, dismount, format, freshMount, release } from './mounted.ts'
+import { holding, isAlive, isDead, isIntact, MIB, makeFile, told } from './victims.ts'
+
+const PAGE = 4096
+const UNIT = 2 * MIB
+
+export async function machineChecks(checks: Checks): Promise<void> {
+  let mounted = await freshMount()
+  let place: number
+  await checks.check('patrol scrub (ao): the page alone, before anybody reads it', async () => {
+    place = await makeFile(mounted, 'hit', MIB)
+    await makeFile(mounted, 'other')
+    const hit = await holding(mounted, 'hit')
+    const other = await holding(mounted, 'other')
+    await machineCheck('ao', place)
+    const [report] = await told(mounted, 1)
+    assert.deepEqual(
+      [report?.offset, report?.length, report?.kind, report?.handlesKilled],
+      [place, PAGE, 'data', 1],
+    )
+    assert.deepEqual(badblocks(), [{ offset: place, length: PAGE }])
+    await isDead(hit)
+    await isAlive(other)
+    await isIntact(mounted, 'other')
+  })
+  await checks.check('two more in one unit, each told once, by its page', async () => {
+    for (const [count, offset] of [
+      [2, place + 5 * PAGE],
+      [3, place - 3 * PAGE],
+    ] as const) {
+      await machineCheck('ao', offset)
+      const report = (await told(mounted, count)).at(-1)
+      assert.deepEqual([report?.offset, report?.length], [offset, PAGE])
+    }
+  })
+  await checks.check('overwriting whole blocks heals the file onto new ones', async () => {
+    const { status, stderr } = await mounted.client(
+      'head -c 4M /dev/urandom > new && dd if=new of=hit bs=1M conv=notrunc status=none && cmp new hit',
+    )
+    assert.equal(status, 0, stderr)
+    const map = await runJson<FileMap>('holdfast', ['getmap', mounted.path('hit')])
+    const bad = map.extents.filter(({ flags }) => flags.includes('poisoned'))
+    assert.deepEqual(bad, [])
+  })
+  await checks.check('clear-poison keeps what the platform cannot clear', async () => {
+    const args = ['clear-poison', mounted.mountpoint, '--all']
+    const { cleared } = await runJson<{ cleared: number }>('holdfast', args)
+    assert.equal(cleared, 0)
+    assert.equal((await mounted.status()).blocks.poisoned, 3)
+  })
+  await checks.check('a load (ar) in a guarded read: a memory failure, not a death', async () => {
+    await dismount(mounted)
+    await touched(place + UNIT)
+    assert.ok(badblocks().some(({ offset }) => offset === place + UNIT))
+  })
+  await checks.check('bad blocks are known at mount, and told once', async () => {
+    mounted = await mounted.mountAgain()
+    const { failures, blocks } = await mounted.status()
+    // The three in the journal are no news; the one that came while nobody held the device is.
+    assert.deepEqual(
+      failures.map(({ offset, length }) => ({ offset, length })),
+      [{ offset: place + UNIT, length: PAGE }],
+    )
+    assert.equal(blocks.poisoned, 4)
+    await dismount(mounted)
+    await checkClean()
+  })
+  await inUnmounted(checks, mounted)
+}
+
+/** Another process loads the page over and over; the machine check comes in the midst of it. */
+async function touched(offset: number): Promise<void> {
+  const program = join(ROOT, 'test/devdax/toucher.ts')
+  const command = [process.execPath, '--import=tsx', program, String(offset)]
+  const outcome = await run(command, { timeoutMs: 60_000 })
+  assert.equal(outcome.status, 0, `${outcome.signal ?? ''} ${outcome.stdout}${outcome.stderr}`)
+  const failed = JSON.parse(outcome.stdout) as { offset: number; length: number }[]
+  assert.deepEqual(failed, [{ offset, length: PAGE }])
+}
+
+async function ownerOf(offset: number): Promise<unknown> {
+  const range = ['--offset', String(offset), '--length', String(PAGE)]
+  const rows = await runJson<{ owner: unknown }[]>('holdfast', ['rmap', DEVICE, ...range])
+  return rows[0]?.owner
+}
+
+async function inUnmounted(checks: Checks, mounted: MountedRegion): Promise<void> {
+  await checks.check('bad blocks at mkfs are left out', async () => {
+    await release(mounted)
+    await format()
+    await checkClean()
+    const next = await mounted.mountAgain()
+    assert.equal((await next.status()).blocks.poisoned, badblocks().length)
+    assert.deepEqual((await next.status()).failures, [])
+    // All the space there is, in one file: none of it is a bad block.
+    const { status, stderr } = await next.client(
+      'fallocate -l $(($(stat -f -c %a .) * 4096 * 98 / 100)) full',
+    )
+    assert.equal(status, 0, stderr)
+    for (const { offset } of badblocks()) assert.equal(await ownerOf(offset), 'poison')
+    await dismount(next)
+    await checkClean()
+  })
+  await checks.check('in the journal while nobody holds it: mount and fsck say so', async () => {
+    await release(mounted)
+    const next = await mounted.mountAgain()
+    await makeFile(next, 'file')
+    await next.kill()
+    // The first record of the journal, which the next mount has to replay.
+    assert.equal(await ownerOf(UNIT), 'journal')
+    await machineCheck('ao', UNIT)
+    await sleep(500)
+    const refused = await runProgram('holdfast', ['mount', DEVICE, next.mountpoint])
+    assert.notEqual(refused.status, 0)
+    assert.match(refused.stderr, /fsck\.holdfast/)
+    const check = await runProgram('fsck.holdfast', ['-n', '-f', DEVICE])
+    assert.equal(check.status, 4, check.stdout + check.stderr)
+  })
+  await checks.check('mkfs makes a filesystem whose journal goes round bad blocks', async () => {
+    await release(mounted)
+    await format()
+    await checkClean()
+    const next = await mounted.mountAgain()
+    await makeFile(next, 'file')
+    await next.kill()
+    const again = await next.mountAgain()
+    await isIntact(again, 'file')
+    await dismount(again)
+    await checkClean()
+  })
+  await checks.check('a bad superblock cannot be left out: mkfs refuses', async () => {
+    await release(mounted)
+    await machineCheck('ao', 0)
+    await sleep(500)
+    assert.ok(badblocks().some(({ offset }) => offset === 0))
+    const { status, stderr } = await runProgram('mkfs.holdfast', ['--force', DEVICE])
+    assert.notEqual(status, 0)
+    assert.match(stderr, /superblock.*bad/)
+  })
+  await checks.check(
+    'a superblock that went bad: refused, repaired, mounted by the other',
+    async () => {
+      await release(mounted)
+      const refused = await runProgram('holdfast', ['mount', DEVICE, mounted.mountpoint])
+      assert.notEqual(refused.status, 0)
+      assert.match(refused.stderr, /fsck\.holdfast --repair/)
+      const repair = await runProgram('fsck.holdfast', ['--repair', DEVICE])
+      const next = await mounted.mountAgain().catch((error: Error) => {
+        throw new Error(`${repair.status} ${repair.stdout}${repair.stderr}\n${error.message}`)
+      })
+      await isIntact(next, 'file')
+      await dismount(next)
+    },
+  )
+}
