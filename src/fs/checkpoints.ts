@@ -4,6 +4,7 @@
  * finishes it synchronously.
  */
 
+import { MemoryFailure } from '../dax/memory.ts'
 import { rangesOverlap } from '../index/free-space.ts'
 import { Checkpointer } from '../journal/checkpoint.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
@@ -40,13 +41,16 @@ export interface CheckpointResult {
 interface Running extends CheckpointResult {
   readonly checkpointer: Checkpointer
   readonly started: number
-  done: Promise<CheckpointResult>
+  /** The superblocks point at it. */
+  completed: boolean
+  /** Resolves when it is complete, or was given up. */
+  done: Promise<unknown>
 }
 
 export class Checkpoints {
   readonly #volume: Volume
   #running: Running | undefined
-  #lookedAt = 0
+  #lookedAt = LOOK_NOW
   #growing = false
 
   constructor(volume: Volume) {
@@ -55,8 +59,9 @@ export class Checkpoints {
 
   /** Starts one when the journal is full enough; called after every record. */
   startIfNeeded(): void {
-    const { journal } = this.#volume
-    if (this.#running !== undefined || journal.used < journal.size * JOURNAL_USED_MAX) return
+    const { journal, shutdown } = this.#volume
+    if (shutdown !== undefined || this.#running !== undefined || this.#growing) return
+    if (journal.used < journal.size * JOURNAL_USED_MAX) return
     this.run().catch((error: Error) => this.#volume.hooks.checkpointFailed(error))
   }
 
@@ -65,12 +70,38 @@ export class Checkpoints {
     await this.#running?.done.catch(() => undefined)
   }
 
-  /** Takes a checkpoint of everything up to now. */
+  /** Takes a checkpoint of everything up to now: it is on media when this resolves. */
   async run(): Promise<CheckpointResult> {
-    if (this.#running !== undefined) await this.#running.done
-    const running = this.#begin()
-    running.done = this.#finishInSlices(running)
-    return running.done
+    for (;;) {
+      // Whoever waited longest begins the next one; the others go on waiting.
+      while (this.#running !== undefined) await this.#running.done
+      this.#volume.requireAlive()
+      const running = this.#tryBegin()
+      if (running === undefined) continue
+      running.done = this.#finishInSlices(running).catch((error) => this.#gaveUp(running, error))
+      await running.done
+      if (running.completed) return running
+      // Memory in its slot failed: the next one goes round it.
+      this.#volume.requireAlive()
+      this.reserveImage(true)
+    }
+  }
+
+  #tryBegin(): Running | undefined {
+    try {
+      return this.#begin()
+    } catch (error) {
+      if (!(error instanceof MemoryFailure) || error.known) throw error
+      this.#volume.memoryFailed(error.offset, error.length)
+      return undefined
+    }
+  }
+
+  /** Unknown bad memory is told to the device; after anything else nobody can go on. */
+  #gaveUp(running: Running, error: unknown): void {
+    if (this.#running === running) this.abandon()
+    if (!(error instanceof MemoryFailure) || error.known) throw error
+    this.#volume.memoryFailed(error.offset, error.length)
   }
 
   /** The same before it returns: at unmount, or because the journal is full. */
@@ -82,25 +113,26 @@ export class Checkpoints {
   #begin(): Running {
     const volume = this.#volume
     const started = performance.now()
+    const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
+    this.#requireRoom(standby)
     const sequence = volume.journal.lastSequence
     const image = volume.index.serialize()
-    const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
     volume.journal.switchHalves()
     const checkpointer = new Checkpointer(volume.memory)
     checkpointer.begin(image, sequence, standby, volume.superblock.slots[standby])
     const result = { sequence, bytes: image.length, milliseconds: 0 }
-    this.#running = { ...result, checkpointer, started, done: Promise.resolve(result) }
+    const done = Promise.resolve()
+    this.#running = { ...result, checkpointer, started, completed: false, done }
     return this.#running
   }
 
-  async #finishInSlices(running: Running): Promise<CheckpointResult> {
+  async #finishInSlices(running: Running): Promise<void> {
     while (this.#running === running && running.checkpointer.step(SLICE)) {
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
     // Data first: a superblock that names extents must not be durable before their bytes are.
     if (this.#running === running) await running.checkpointer.flush()
     if (this.#running === running) this.#complete(running)
-    return running
   }
 
   #finishNow(running: Running): void {
@@ -111,12 +143,15 @@ export class Checkpoints {
 
   #complete(running: Running): void {
     const volume = this.#volume
-    volume.superblock = running.checkpointer.finish(volume.superblock)
+    const { checkpointer } = running
+    volume.superblock = checkpointer.finish(volume.superblock)
     volume.journal.releaseOldHalf()
     this.#running = undefined
+    running.completed = true
     running.milliseconds = Math.round(performance.now() - running.started)
     const { sequence, bytes, milliseconds } = running
     volume.emit({ event: 'checkpoint', time: volume.timestamp(), sequence, bytes, milliseconds })
+    for (const { offset, length } of checkpointer.failures) volume.memoryFailed(offset, length)
   }
 
   /** Forgets a checkpoint that can no longer be completed. */
@@ -133,7 +168,8 @@ export class Checkpoints {
     this.abandon()
     let superblock: Superblock = volume.superblock
     try {
-      superblock = this.#saveImage(superblock)
+      // An index that contradicts itself is not saved over the image that may still be good.
+      if (reason !== 'corrupt-index') superblock = this.#saveImage(superblock)
     } catch (error) {
       volume.options.logger.error(`the emergency checkpoint failed: ${(error as Error).message}`)
     }
@@ -171,6 +207,13 @@ export class Checkpoints {
       this.#lookedAt = LOOK_NOW
       if (!freesSpace) throw new FsError(ENOSPC)
     }
+  }
+
+  /** A crash may have left the slot short: memory in it failed, and nothing replaced it yet. */
+  #requireRoom(slot: 0 | 1): void {
+    const needed = this.#volume.index.imageSize()
+    if (this.#capacity(slot) >= needed) return
+    if (this.#growing || !this.#grow(slot, needed + IMAGE_MARGIN)) throw new FsError(ENOSPC)
   }
 
   #capacity(slot: 0 | 1): number {
@@ -217,10 +260,11 @@ export class Checkpoints {
     const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
     slots[standby] = joinRanges(units.filter((unit) => !bad.includes(unit)))
     volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
+    // Before the record: it may start the next checkpoint, which needs the slot.
+    this.#lookedAt = LOOK_NOW
     volume.transact((transaction) => {
       for (const unit of bad) this.#giveUnitBack(transaction, unit)
     }, true)
-    this.#lookedAt = LOOK_NOW
   }
 
   #giveUnitBack(transaction: Transaction, unit: BlockRange): void {

@@ -2,6 +2,8 @@
 import { hostname } from 'node:os'
 import type { DaxDevice } from '../dax/device.ts'
 import { bootId } from '../dax/identity.ts'
+import { MemoryFailure } from '../dax/memory.ts'
+import { indexDamage } from '../index/damage.ts'
 import { Journal } from '../journal/journal.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
@@ -18,6 +20,26 @@ import { Volume, type VolumeOptions } from './volume.ts'
 
 /** Superblock, index and journal of a claimed device; marks the region dirty unless read-only. */
 export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
+  try {
+    return open(device, options)
+  } catch (error) {
+    throw mountError(device, error, 0)
+  }
+}
+
+/** What somebody who cannot mount is told: what is wrong, where, and what helps. */
+export function mountError(device: DaxDevice, error: unknown, imageOffset: number): unknown {
+  if (error instanceof MemoryFailure) return failedWhileMounting(device, error.offset)
+  const remedy = `run fsck.holdfast --repair ${device.path}`
+  return indexDamage(error, imageOffset)?.advising(remedy) ?? error
+}
+
+export function failedWhileMounting(device: DaxDevice, offset: number): MediaError {
+  const sentence = `metadata there cannot be read: run fsck.holdfast --repair ${device.path}`
+  return new MediaError('failed memory', offset, sentence)
+}
+
+function open(device: DaxDevice, options: VolumeOptions): Volume {
   const pair = readSuperblocks(device.memory)
   const found = requireSuperblock(pair)
   refuseShutdown(device, found)
@@ -36,9 +58,13 @@ export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
     }
     const superblock = options.readOnly ? found : markDirty(device, found, replay.lastEpoch)
     const journal = new Journal(device.memory, superblock, replay)
+    // What went bad in unused journal space is in the index alone.
+    for (const { block, blocks } of index.poison.all()) {
+      journal.avoid(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+    }
     const { geometry } = superblock
     const volume = new Volume({ device, geometry, superblock, index, journal }, options)
-    if (!options.readOnly) settle(volume, replay.transactions)
+    if (!options.readOnly) settle(volume, found.state !== 'clean')
     return volume
   } catch (error) {
     index.close()
@@ -66,20 +92,18 @@ function markDirty(device: DaxDevice, superblock: Superblock, lastEpoch: number)
 }
 
 /**
- * After a replay: what was replayed from a plain file is made durable before its freed blocks are
- * reused, and the slots of the superblock and of the index are made to agree (a crash may have come
- * between the record of a slot's growth and the superblock that lists it).
+ * After a crash: what the last mount left in a plain file, records and bytes stored in place, is made
+ * durable before freed blocks are reused and before an fsync finds nothing to do. And the slots of
+ * the superblock and of the index are made to agree (a crash may have come between the record of a
+ * slot's growth and the superblock that lists it).
  */
-function settle(volume: Volume, transactions: number): void {
-  if (transactions > 0) volume.journal.commitNow()
-  const listed = new Set<number>()
-  for (const slot of volume.superblock.slots) {
-    for (const range of slot) {
-      for (let at = 0; at < range.blocks; at++) listed.add(range.block + at)
-    }
-  }
+function settle(volume: Volume, unclean: boolean): void {
+  if (unclean) volume.journal.commitNow()
+  const listed = volume.superblock.slots.flat()
   const owned = volume.index.rmap.ofOwner(OWNER_CHECKPOINT)
-  const stray = owned.filter((row) => !listed.has(row.block))
+  const isListed = (block: number) =>
+    listed.some((slot) => slot.block <= block && block < slot.block + slot.blocks)
+  const stray = owned.filter((row) => !isListed(row.block))
   if (stray.length === 0) return
   volume.transact((transaction) => {
     for (const { block, blocks, owner, fileBlock } of stray) {

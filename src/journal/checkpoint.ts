@@ -2,7 +2,7 @@
  * Checkpoints: the image of the index in one of two slots. The image is written beside the current
  * one and counts from the moment the superblocks point at it.
  */
-import type { Memory } from '../dax/memory.ts'
+import type { Memory, MemoryFailure } from '../dax/memory.ts'
 import { crc32c } from '../media/checksum.ts'
 import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE, UNIT_SIZE } from '../media/geometry.ts'
@@ -31,6 +31,8 @@ interface Work {
 
 export class Checkpointer {
   readonly #memory: Memory
+  /** Superblocks that could not be written, while the other copy could. */
+  failures: readonly MemoryFailure[] = []
   #work: Work | undefined
 
   constructor(memory: Memory) {
@@ -97,12 +99,13 @@ export class Checkpointer {
     const { sequence, slot, crc } = work
     const slots = slotsWith(superblock, work)
     const checkpoint = { slot, sequence, length: work.image.length, crc }
-    const { superblock: written } = writeSuperblocks(this.#memory, {
+    const { superblock: written, failures } = writeSuperblocks(this.#memory, {
       ...superblock,
       slots,
       checkpoint,
     })
     this.#work = undefined
+    this.failures = failures
     return written
   }
 

@@ -12,7 +12,7 @@ const DOT = 0x2e
 const FILE_TYPES = 0b1_0101_0101_0110
 const TYPE_LINK = 10
 
-function isFileType(type: number): boolean {
+export function isFileType(type: number): boolean {
   return type >= 0 && type < 16 && ((FILE_TYPES >> type) & 1) === 1
 }
 
@@ -33,7 +33,7 @@ function xattrNameFault(name: Uint8Array): string | undefined {
   return name.includes(0) ? 'an attribute name with a NUL' : undefined
 }
 
-function inodeFault(inode: InodeRow): string | undefined {
+export function inodeFault(inode: InodeRow): string | undefined {
   const { ino, mode, target } = inode
   if (ino < 1) return `inode number ${ino}`
   const type = mode >>> 12

@@ -2,6 +2,7 @@
 import type { Memory } from '../dax/memory.ts'
 import { crc32c } from './checksum.ts'
 import { MediaError } from './errors.ts'
+import { COUNTER_MAX } from './geometry.ts'
 import { compileLayout, type Layout } from './layout.ts'
 
 /** Records start at multiples of this: a cache line. */
@@ -90,6 +91,7 @@ function decodeHeader(offset: number): RecordHeader | undefined {
     const header = recordHeader.decode(scratch, 0, offset)
     if (header.magic !== RECORD_MAGIC || header.length < RECORD_HEADER_SIZE) return undefined
     if (header.durable > header.sequence) return undefined
+    if (header.sequence > COUNTER_MAX || header.epoch > COUNTER_MAX) return undefined
     if (header.kind === RECORD_MARK)
       return header.length === RECORD_HEADER_SIZE ? header : undefined
     return header.kind === RECORD_TRANSACTION ? header : undefined

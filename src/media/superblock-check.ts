@@ -1,6 +1,13 @@
 /** What must hold in a superblock beyond the widths of its fields: a region is untrusted input. */
 import { MediaError } from './errors.ts'
-import { BLOCK_SIZE, BLOCKS_PER_UNIT, type Geometry, geometryFor, UNIT_SIZE } from './geometry.ts'
+import {
+  BLOCK_SIZE,
+  BLOCKS_PER_UNIT,
+  COUNTER_MAX,
+  type Geometry,
+  geometryFor,
+  UNIT_SIZE,
+} from './geometry.ts'
 import {
   type BlockRange,
   MAX_POISON_RANGES,
@@ -60,6 +67,10 @@ export function checkSuperblock(superblock: Superblock, mediaOffset: number): vo
     throw new MediaError('superblock', mediaOffset, sentence)
   }
   const { geometry, slots, checkpoint, poison } = superblock
+  const { generation, epoch, bootEpoch } = superblock
+  for (const counter of [generation, epoch, bootEpoch, checkpoint.sequence]) {
+    if (counter > COUNTER_MAX) fail(`a counter at ${counter}`)
+  }
   for (const [index, slot] of slots.entries()) {
     if (slot.length > MAX_SLOT_EXTENTS) fail(`slot ${index} has ${slot.length} extents`)
     for (const { block, blocks } of slot) {

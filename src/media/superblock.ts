@@ -160,15 +160,15 @@ export function requireSuperblock(pair: SuperblockPair): Superblock {
 }
 
 /**
- * Writes primary, then backup, each durable before the next is touched: at any moment one of them
- * is whole. A poisoned copy is reported and the other written all the same; throws MemoryFailure
- * when neither could be.
+ * Writes both copies, each durable before the other is touched: at any moment one of them is whole.
+ * A poisoned copy is reported and the other written all the same; throws MemoryFailure when neither
+ * could be.
  */
 export function writeSuperblocks(memory: Memory, superblock: Superblock): WrittenSuperblocks {
   const next = { ...superblock, generation: superblock.generation + 1 }
   const bytes = encodeSuperblock(next)
   const failures: MemoryFailure[] = []
-  for (const offset of [next.geometry.primary, next.geometry.backup]) {
+  for (const offset of writingOrder(memory, next.geometry)) {
     try {
       memory.write(offset, bytes, 0, BLOCK_SIZE)
       memory.flush(offset, BLOCK_SIZE)
@@ -179,6 +179,18 @@ export function writeSuperblocks(memory: Memory, superblock: Superblock): Writte
   }
   if (failures.length === 2) throw failures[0]!
   return { superblock: next, failures }
+}
+
+/**
+ * The primary first, unless it is the only good one: a crash may have torn the backup, and the next
+ * crash would tear the primary.
+ */
+function writingOrder(memory: Memory, { primary, backup }: Geometry): readonly number[] {
+  const copies = [readCopy(memory, primary), readCopy(memory, backup)] as const
+  const [first, second] = copies
+  if (first instanceof Error) return [primary, backup]
+  const behind = second instanceof Error || second.generation < first.generation
+  return behind ? [backup, primary] : [primary, backup]
 }
 
 /**

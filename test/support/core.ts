@@ -1,7 +1,7 @@
 /** A filesystem core over simulated memory, for tests that need no kernel. */
 import { format } from '../../mkfs/format.ts'
 import { type DaxDevice, openSimulated } from '../../src/dax/device.ts'
-import { fsDaxGet } from '../../src/dax/holder.ts'
+import { fsDaxGet, type Holder } from '../../src/dax/holder.ts'
 import { SimulatedMemory } from '../../src/dax/simulated-memory.ts'
 import { Filesystem } from '../../src/fs/filesystem.ts'
 
@@ -25,8 +25,8 @@ export function remount(memory: SimulatedMemory): Filesystem {
   return mountDevice(openSimulated(memory))
 }
 
-export function mountDevice(device: DaxDevice): Filesystem {
-  fsDaxGet(device, { purpose: 'mount' })
+export function mountDevice(device: DaxDevice, holder: Holder = { purpose: 'mount' }): Filesystem {
+  fsDaxGet(device, holder)
   return Filesystem.mount(device, {
     readOnly: false,
     commitSeconds: 1,

@@ -1,0 +1,116 @@
+/** Runs mutants, each in a process of its own, and tells which were found out. */
+import { spawn } from 'node:child_process'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { type Mode, oneSequence, type SequenceName } from './campaign.ts'
+import { explore } from './explorer.ts'
+import { MUTANTS, type Mutant } from './mutants.ts'
+import type { FlavourName } from './operations.ts'
+
+const HERE = dirname(fileURLToPath(import.meta.url))
+/** A mutant that lives through so many images has survived. */
+const IMAGES_MAX = 20_000
+const SECONDS_MAX = 500
+
+export interface Verdict {
+  readonly mutant: Mutant
+  /** How it was found out; undefined when it survived. */
+  readonly killedBy: string | undefined
+  readonly images: number
+}
+
+export interface KillOptions {
+  /** Names; all when undefined. */
+  readonly wanted: readonly string[] | undefined
+  readonly print: (line: string) => void
+}
+
+/** Returns the exit code: 0 when every mutant was found out. */
+export async function killAll({ wanted, print }: KillOptions): Promise<number> {
+  const mutants = MUTANTS.filter(({ name }) => wanted?.includes(name) ?? true)
+  if (mutants.length === 0) {
+    print(`no mutant of that name; there are ${MUTANTS.map(({ name }) => name).join(' ')}`)
+    return 2
+  }
+  let killed = 0
+  for (const mutant of mutants) {
+    const verdict = await tryMutant(mutant)
+    if (verdict.killedBy !== undefined) killed++
+    print(tell(verdict))
+  }
+  print(`${killed} of ${mutants.length} mutants found out`)
+  return killed === mutants.length ? 0 : 1
+}
+
+export function tell({ mutant, killedBy, images }: Verdict): string {
+  const { name, what, mode } = mutant
+  const end = killedBy === undefined ? 'SURVIVED' : 'found out'
+  const why = killedBy === undefined ? '' : `\n    ${killedBy.slice(0, 160)}`
+  return `${end} after ${images} images: ${name} (${mode}): ${what}${why}`
+}
+
+export async function tryMutant(mutant: Mutant): Promise<Verdict> {
+  const { mode, flavour } = mutant
+  const limits = { mode, flavour, images: IMAGES_MAX, seconds: SECONDS_MAX }
+  const text = await child(mutant, { campaign: limits })
+  const last = text.trim().split('\n').at(-1) ?? ''
+  let result: { failure?: string; images: number; sequence?: number }
+  try {
+    result = JSON.parse(last)
+  } catch {
+    throw new Error(`mutant ${mutant.name} did not run:\n${text}`)
+  }
+  const { failure, images, sequence } = result
+  if (sequence !== undefined) {
+    // Unbroken, holdfast must come through the same: else nothing was found out about the mutant.
+    const control = await explore(oneSequence({ seed: sequence, mode, flavour }))
+    if (control.failure !== undefined) {
+      throw new Error(`sequence ${sequence} fails without a mutant, too: ${control.failure}`)
+    }
+  }
+  return { mutant, killedBy: failure, images }
+}
+
+export async function runInMutant(name: string, sequence: SequenceName): Promise<number> {
+  const mutant = MUTANTS.find((one) => one.name === name)
+  if (mutant === undefined) throw new Error(`there is no mutant ${name}`)
+  const text = await child(mutant, { sequence })
+  process.stdout.write(text)
+  return text.includes('all as promised') ? 0 : 1
+}
+
+/** What a child is to do. */
+export type Task =
+  | { readonly sequence: SequenceName }
+  | {
+      readonly campaign: {
+        readonly mode: Mode
+        readonly flavour?: FlavourName | undefined
+        readonly images: number
+        readonly seconds: number
+      }
+    }
+
+/** What the child prints. Its sources are broken on their way in: see mutate-hooks.mjs. */
+function child(mutant: Mutant, task: Task): Promise<string> {
+  const { file, replacements, unfenced } = mutant
+  const env: NodeJS.ProcessEnv = { ...process.env, NODE_OPTIONS: '' }
+  if (file !== undefined) env.HOLDFAST_MUTANT = JSON.stringify({ file, replacements })
+  if (unfenced !== undefined) env.HOLDFAST_UNFENCED = unfenced
+  const loaders = ['--import', join(HERE, 'mutate.mjs'), '--import', 'tsx']
+  const program = [...loaders, join(HERE, 'mutant-child.ts'), JSON.stringify(task)]
+  const running = spawn(process.execPath, program, {
+    cwd: join(HERE, '../..'),
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: (SECONDS_MAX + 60) * 1000,
+    killSignal: 'SIGKILL',
+  })
+  const output: Buffer[] = []
+  running.stdout.on('data', (chunk: Buffer) => output.push(chunk))
+  running.stderr.on('data', (chunk: Buffer) => output.push(chunk))
+  return new Promise((resolve, reject) => {
+    running.on('error', reject)
+    running.on('close', () => resolve(Buffer.concat(output).toString()))
+  })
+}

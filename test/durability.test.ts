@@ -1,0 +1,176 @@
+/** Promises of docs/DURABILITY.md that need a moment of their own; the rest is crash.test.ts's. */
+import t from 'tap'
+import { format } from '../mkfs/format.ts'
+import { openSimulated } from '../src/dax/device.ts'
+import { fsDaxGet } from '../src/dax/holder.ts'
+import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
+import { Filesystem } from '../src/fs/filesystem.ts'
+import { BLOCK_SIZE } from '../src/media/geometry.ts'
+import { readSuperblocks } from '../src/media/superblock.ts'
+import { abandon, mountMemory, Plug, rebooted } from './crash/mounting.ts'
+import { silent } from './support/core.ts'
+
+const MIB = 1024 * 1024
+const caller = { uid: 0, gid: 0, pid: 1, umask: 0 }
+const plain = { cached: false, killPrivileges: false, append: false }
+const name = (text: string) => Buffer.from(text)
+
+function fresh(mode: 'cacheline' | 'page'): SimulatedMemory {
+  const memory = new SimulatedMemory(32 * MIB, mode)
+  format(memory, { label: 'test', uid: 0, gid: 0, now: 1_700_000_000 })
+  return memory
+}
+
+function put(fs: Filesystem, file: string, bytes: Uint8Array): number {
+  const handle = fs.create(1, name(file), 0o600, 2, caller)
+  fs.write(handle, 0, bytes, 0, bytes.length, plain)
+  fs.release(handle)
+  return handle.ino
+}
+
+function get(fs: Filesystem, file: string): Buffer {
+  const { ino, size } = fs.lookup(1, name(file))
+  const bytes = Buffer.alloc(size)
+  const handle = fs.open(ino, 0, false)
+  fs.readInto(handle, 0, bytes, 0, size)
+  fs.release(handle)
+  return bytes
+}
+
+/** Nothing of a daemon that was killed is written any more. */
+function killed(memory: SimulatedMemory): { fs: Filesystem; kill: () => void } {
+  const plug = new Plug(memory)
+  const fs = mountMemory(plug)
+  const kill = () => {
+    plug.pull()
+    abandon(fs)
+  }
+  return { fs, kill }
+}
+
+t.test('plain file: everything is durable after the commit interval', async (t) => {
+  const memory = fresh('page')
+  const device = openSimulated(memory)
+  fsDaxGet(device, { purpose: 'mount' })
+  const fs = Filesystem.mount(device, {
+    readOnly: false,
+    commitSeconds: 0.05,
+    onFailure: 'handles',
+    logger: silent,
+  })
+  put(fs, 'file', Buffer.alloc(10_000, 7))
+  t.throws(() => get(mountMemory(rebooted(memory.crash())), 'file'), 'not at once')
+  await new Promise((resolve) => setTimeout(resolve, 500))
+  const after = rebooted(memory.crash())
+  await fs.unmount()
+  const again = mountMemory(after)
+  t.ok(get(again, 'file').equals(Buffer.alloc(10_000, 7)), 'names and bytes')
+  await again.unmount()
+})
+
+t.test('plain file: fsync covers what a killed daemon stored in place', async (t) => {
+  const memory = fresh('page')
+  const first = mountMemory(memory)
+  put(first, 'file', Buffer.alloc(8192, 1))
+  await first.unmount()
+  const { fs, kill } = killed(memory)
+  const handle = fs.open(fs.lookup(1, name('file')).ino, 2, false)
+  fs.write(handle, 0, Buffer.alloc(8192, 2), 0, 8192, plain)
+  kill()
+  const again = mountMemory(memory)
+  await again.fsync(again.lookup(1, name('file')).ino, false)
+  const after = mountMemory(rebooted(memory.crash()))
+  t.ok(get(after, 'file').equals(Buffer.alloc(8192, 2)))
+  await after.unmount()
+  await again.unmount()
+})
+
+t.test('plain file: fsync of one file makes all that came before it durable', async (t) => {
+  const memory = fresh('page')
+  const fs = mountMemory(memory)
+  put(fs, 'first', Buffer.alloc(5000, 1))
+  fs.mkdir(1, name('dir'), 0o700, caller)
+  const ino = put(fs, 'second', Buffer.alloc(5000, 2))
+  await fs.fsync(ino, true)
+  put(fs, 'third', Buffer.alloc(5000, 3))
+  const after = mountMemory(rebooted(memory.crash()))
+  t.ok(get(after, 'first').equals(Buffer.alloc(5000, 1)))
+  t.ok(after.lookup(1, name('dir')))
+  t.ok(get(after, 'second').equals(Buffer.alloc(5000, 2)))
+  t.throws(() => after.lookup(1, name('third')), 'and no more')
+  await after.unmount()
+  await fs.unmount()
+})
+
+t.test(
+  'checkpoints asked for at the same time: each one is on media when it resolves',
+  async (t) => {
+    const memory = fresh('page')
+    const fs = mountMemory(memory)
+    const { administration } = fs
+    put(fs, 'one', Buffer.alloc(100, 1))
+    const early = administration.checkpoint()
+    put(fs, 'two', Buffer.alloc(100, 2))
+    const images: SimulatedMemory[] = []
+    const take = () => images.push(rebooted(memory.crash()))
+    const both = [administration.checkpoint().then(take), administration.checkpoint().then(take)]
+    await Promise.all([early, ...both])
+    t.equal(images.length, 2)
+    for (const image of images) {
+      const after = mountMemory(image)
+      t.ok(get(after, 'two').equals(Buffer.alloc(100, 2)))
+      await after.unmount()
+    }
+    await fs.unmount()
+  },
+)
+
+t.test('two crashes in a row never tear both superblocks', async (t) => {
+  const memory = fresh('cacheline')
+  const fs = mountMemory(memory)
+  put(fs, 'file', Buffer.alloc(100, 1))
+  await fs.unmount()
+  // The first crash tore the backup; the second one comes while a mount writes its superblocks.
+  memory.write(memory.size - BLOCK_SIZE + 100, Buffer.alloc(8, 0xee), 0, 8)
+  const torn: SimulatedMemory[] = []
+  memory.onPersist = () =>
+    torn.push(
+      memory.crash(
+        () => true,
+        (_, word) => word % 2 === 0,
+      ),
+    )
+  abandon(mountMemory(memory))
+  t.ok(torn.length >= 2)
+  for (const image of torn) {
+    t.ok(readSuperblocks(image).best, 'one of them is whole')
+    const after = mountMemory(image)
+    t.equal(get(after, 'file').length, 100)
+    await after.unmount()
+  }
+})
+
+t.test('a checkpoint slot lost to bad memory is replaced after a crash, too', async (t) => {
+  const memory = fresh('cacheline')
+  const { fs, kill } = killed(memory)
+  put(fs, 'file', Buffer.alloc(100, 1))
+  const { slots, checkpoint } = fs.volume.superblock
+  const [standby] = slots[checkpoint.slot === 0 ? 1 : 0]
+  let image: SimulatedMemory | undefined
+  // Between the superblocks that no longer list the slot and the record that replaces it.
+  memory.onPersist = () => {
+    const { best } = readSuperblocks(memory)
+    const empty = best?.slots.some((slot) => slot.length === 0)
+    if (empty && image === undefined) image = memory.crash(() => true)
+  }
+  fs.volume.device.memoryFailure(standby!.block * BLOCK_SIZE, BLOCK_SIZE)
+  memory.onPersist = undefined
+  kill()
+  t.ok(image, 'there is such a moment')
+  const again = mountMemory(image!)
+  t.equal(get(again, 'file').length, 100)
+  await again.unmount()
+  const clean = mountMemory(image!)
+  t.ok(clean.volume.superblock.slots.every((slot) => slot.length > 0))
+  await clean.unmount()
+})
