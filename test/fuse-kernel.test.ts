@@ -63,13 +63,16 @@ function watchOver(mountpoint: string, directory: string): void {
 
 function makeRegion(): { region: string; mountpoint: string } {
   const directory = scratch('memory')
-  const region = join(directory, 'region')
+  // One that is given is used by one test after the other: real device-dax, in test/devdax.
+  const region = process.env.HOLDFAST_TEST_REGION ?? join(directory, 'region')
   const mountpoint = join(directory, 'mnt')
   mkdirSync(mountpoint)
   watchOver(mountpoint, directory)
-  const fd = openSync(region, 'w+')
-  ftruncateSync(fd, 128 * MIB)
-  closeSync(fd)
+  if (process.env.HOLDFAST_TEST_REGION === undefined) {
+    const fd = openSync(region, 'w+')
+    ftruncateSync(fd, 128 * MIB)
+    closeSync(fd)
+  }
   const device = openDevice(region)
   format(device.memory, { label: 'fuse', uid: 0, gid: 0, now: 1_700_000_000 })
   device.close()

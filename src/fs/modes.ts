@@ -5,6 +5,7 @@ export const S_IFDIR = 0o040000
 export const S_IFLNK = 0o120000
 export const S_ISUID = 0o4000
 export const S_ISGID = 0o2000
+export const S_ISUID_ISGID = S_ISUID | S_ISGID
 export const S_IXGRP = 0o010
 /** Everything chmod can change. */
 export const PERMISSIONS = 0o7777

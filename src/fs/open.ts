@@ -18,7 +18,7 @@ export function open(volume: Volume, ino: number, flags: number, killPrivileges:
   if (isDirectory(inode.row.mode)) throw new FsError(EISDIR)
   if ((flags & O_ACCMODE) !== 0) volume.requireWritable()
   if ((flags & O_TRUNC) !== 0 && isRegular(inode.row.mode)) {
-    volume.change(() => setattr(volume, inode, { size: 0, killPrivileges }))
+    volume.change(() => setattr(volume, inode, { size: 0, killPrivileges }, false))
   }
   return volume.handles.open(ino, flags, false)
 }

@@ -11,6 +11,7 @@ import { NODE_FREE, NODE_LIVE, NODE_REVOKING } from './nodes.ts'
 import { OPCODE_COUNT, Opcode, opcodeName, WRITE_CACHE } from './protocol.ts'
 import { ENTRY_OUT } from './reply-structs.ts'
 import { WRITE_IN } from './request-structs.ts'
+import { lseek } from './seek.ts'
 import type { Session } from './session.ts'
 import { describe } from './wire-log.ts'
 
@@ -68,7 +69,7 @@ const ON_NODE: readonly (readonly [number, Operation])[] = [
   [Opcode.FALLOCATE, files.fallocate],
   [Opcode.READDIRPLUS, readdirplus],
   [Opcode.RENAME2, namespace.rename2],
-  [Opcode.LSEEK, files.lseek],
+  [Opcode.LSEEK, lseek],
   [Opcode.COPY_FILE_RANGE, files.copyFileRange],
   [Opcode.SYNCFS, syncfs],
   [Opcode.TMPFILE, files.tmpfile],

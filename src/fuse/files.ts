@@ -1,9 +1,10 @@
 /**
- * Operations on open files: OPEN, CREATE, READ, WRITE, RELEASE, FSYNC, FALLOCATE, LSEEK, copies.
+ * Operations on open files: OPEN, CREATE, READ, WRITE, RELEASE, FSYNC, FALLOCATE, copies.
  */
 import { constants } from 'node:fs'
-import { EFBIG, EINVAL, EIO, ENOSYS, FsError } from '../fs/errors.ts'
+import { EFBIG, EINVAL, EIO, FsError } from '../fs/errors.ts'
 import type { Handle } from '../fs/handles.ts'
+import { S_ISUID_ISGID } from '../fs/modes.ts'
 import type { Pieces, WriteOptions } from '../fs/operations.ts'
 import { GUARD_OK, type MapId } from '../native/binding.ts'
 import { putU64 } from './attributes.ts'
@@ -14,14 +15,13 @@ import {
   WRITE_CACHE,
   WRITE_KILL_SUIDGID,
 } from './protocol.ts'
-import { COPY_FILE_RANGE_OUT, ENTRY_OUT, LSEEK_OUT, OPEN_OUT, WRITE_OUT } from './reply-structs.ts'
+import { COPY_FILE_RANGE_OUT, ENTRY_OUT, OPEN_OUT, WRITE_OUT } from './reply-structs.ts'
 import {
   COPY_FILE_RANGE_IN,
   CREATE_IN,
   FALLOCATE_IN,
   FSYNC_IN,
   IN_HEADER,
-  LSEEK_IN,
   OPEN_IN,
   READ_IN,
   RELEASE_IN,
@@ -30,7 +30,6 @@ import {
 import type { Session } from './session.ts'
 
 const { O_DIRECT, O_DSYNC, O_SYNC } = constants
-const S_ISUID_ISGID = 0o6000
 const AFTER_CREATE = IN_HEADER.size + CREATE_IN.size
 const DATA = IN_HEADER.size + WRITE_IN.size
 const COPY_LIMIT_32 = 0x7ffff000
@@ -209,19 +208,6 @@ function dropPrivileges(session: Session, ino: number): boolean {
   if ((mode & S_ISUID_ISGID) === 0) return false
   fs.setattr(ino, { killPrivileges: true }, request)
   return lostPrivileges(session, ino, mode)
-}
-
-/**
- * With write-back the kernel would not send its dirty pages first: then it must see no holes at
- * all.
- */
-export function lseek(session: Session): void {
-  const { fs, request, out, policy } = session
-  if (policy.writeback) throw new FsError(ENOSYS)
-  const handle = fs.handle(request.u64(LSEEK_IN.at.fh))
-  const offset = request.u64(LSEEK_IN.at.offset)
-  putU64(out, 0, fs.seek(handle, offset, request.u32(LSEEK_IN.at.whence)))
-  session.ok(LSEEK_OUT.size)
 }
 
 export function copyFileRange(session: Session): void {

@@ -27,7 +27,7 @@ export function setattr(session: Session): void {
   const { fs, request } = session
   const valid = request.u32(SETATTR_IN.at.valid)
   // Before a write the kernel says "no suid any more" with no bit set; the WRITE then says so
-  // itself.
+  // itself. So does chown(2) with neither owner nor group, which then changes nothing.
   const inode =
     valid === 0
       ? fs.getattr(request.ino)

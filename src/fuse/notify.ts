@@ -74,6 +74,7 @@ export class Notifier implements KernelCache {
     this.#session = session
     this.#minor = minor
     this.#log = log
+    session.dropPages = (ino, offset, length) => this.invalidate(ino, offset, length)
     session.attributesChanged = (ino) =>
       Promise.race([
         this.invalidateAttributes(ino),

@@ -1,6 +1,6 @@
 /** What every operation works with: the request, the reply, the filesystem and the node table. */
 import { EIO, ESTALE, FsError } from '../fs/errors.ts'
-import type { FilesystemOperations, Inode } from '../fs/operations.ts'
+import type { FilesystemOperations, Inode, KernelCache } from '../fs/operations.ts'
 import type { Channel, MapId } from '../native/binding.ts'
 import { putEntry, type Words } from './attributes.ts'
 import { NODE_FREE, NODE_LIVE, NodeTable } from './nodes.ts'
@@ -36,6 +36,8 @@ export class Session {
   readonly out: Words
   /** Set by the transport once notifications can be sent. */
   attributesChanged: AttributesChanged = () => Promise.resolve()
+  /** Likewise: the kernel drops its pages of a range of an inode, and sends us dirty ones first. */
+  dropPages: KernelCache['invalidate'] = () => Promise.resolve()
   /**
    * Handles requests that wait for a thaw once more. Not to be called while one is being handled.
    */
