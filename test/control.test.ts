@@ -47,6 +47,8 @@ class FakeFilesystem {
     return { kind: 'data', offset: 0, length: 1, inodes: [], handlesKilled: 0, shutdown: false }
   }
 
+  async revoked() {}
+
   clearPoison(range: unknown) {
     this.calls.push(range)
     return 4096

@@ -3,6 +3,7 @@ import { checkIndex } from '../src/fs/check/check.ts'
 import { findOrphans } from '../src/fs/check/inodes.ts'
 import { metadataRows } from '../src/fs/check/layout.ts'
 import { Actions } from '../src/fs/repair/actions.ts'
+import type { RepairContext } from '../src/fs/repair/context.ts'
 import { repairIndex } from '../src/fs/repair/repair-index.ts'
 import { Index } from '../src/index/index.ts'
 import { BLOCKS_PER_UNIT, geometryFor } from '../src/media/geometry.ts'
@@ -18,7 +19,7 @@ const SEQUENCE = 100
 
 /**
  * /dir (2), /dir/file (3, also /link, with an xattr), /symlink (4), /empty (5), /one (6) and /two
- * (7) with shared blocks, /gone (8) unlinked while open, /device (9), a quarantined block.
+ * (7), which is a hole, /gone (8) unlinked while open, /device (9), a quarantined block.
  */
 function scratchIndex(): Index {
   const index = Index.create()
@@ -34,7 +35,7 @@ function scratchIndex(): Index {
   inode(4, 0o120777, 1, 4, { target: Buffer.from('dir/') })
   inode(5, 0o100644, 1, 0)
   inode(6, 0o100644, 1, 4096, { blocks: 1 })
-  inode(7, 0o100644, 1, 4096, { blocks: 1 })
+  inode(7, 0o100644, 1, 4096)
   inode(8, 0o100644, 0, 4096, { blocks: 1 })
   inode(9, 0o020600, 1, 0, { rdev: 259 })
   const name = (parent: number, cookie: number, text: string, ino: number, kind: number) =>
@@ -52,7 +53,6 @@ function scratchIndex(): Index {
     index.rmap.put({ block, blocks, owner, fileBlock, flags: 0 })
   extent(DATA, 2, 3)
   extent(DATA + 2, 1, 6)
-  extent(DATA + 2, 1, 7)
   extent(DATA + 3, 1, 8)
   index.database.exec(`INSERT INTO poison VALUES(${DATA + 4}, 1), (${DATA}, 1)`)
   index.freeSpace.free(DATA + 5, geometry.dataEndBlock - DATA - 5)
@@ -64,7 +64,11 @@ const check = (index: Index, sequence = SEQUENCE) =>
 
 function repair(index: Index, sequence = SEQUENCE): { kinds: string[]; sequence: number } {
   const actions = new Actions()
-  const context = { index, geometry, slots, actions, now: 1, sequence }
+  const context: RepairContext = {
+    ...{ index, geometry, slots, actions, now: 1, sequence },
+    overlap: 'quarantine',
+    zeroed: [],
+  }
   repairIndex(context)
   return { kinds: actions.list().map((action) => action.kind), sequence: context.sequence }
 }
@@ -161,6 +165,19 @@ const DAMAGE: readonly (readonly [sql: string, ...codes: string[]])[] = [
     `INSERT INTO rmap VALUES(${DATA + 1}, 1, 5, 0, 0); UPDATE inode SET blocks = 1 WHERE ino = 5`,
     'extent-shared',
   ],
+  [
+    `INSERT INTO rmap VALUES(${DATA + 2}, 1, 7, 0, 0); UPDATE inode SET blocks = 1 WHERE ino = 7`,
+    'extent-shared',
+  ],
+  ['UPDATE inode SET rdev = -1 WHERE ino = 9', 'inode-field'],
+  ['UPDATE inode SET flags = 8 WHERE ino = 9', 'inode-field'],
+  [
+    `UPDATE inode SET ino = ${2 ** 60} WHERE ino = 8; UPDATE rmap SET owner = ${2 ** 60} WHERE owner = 8`,
+    'inode-number',
+  ],
+  [`UPDATE dirent SET cookie = ${2 ** 62} WHERE ino = 5`, 'dirent-cookie'],
+  [`INSERT INTO dirent VALUES(1, 50, x'7a', ${2 ** 62}, 8)`, 'dirent-dangling'],
+  ['UPDATE inode SET mode = 33188 WHERE ino = 1', 'root-mode', 'dirent-parent', 'inode-parent'],
   [
     'INSERT INTO rmap VALUES(0, 512, 5, 0, 0); UPDATE inode SET blocks = 512 WHERE ino = 5',
     'extent-metadata',

@@ -96,23 +96,40 @@ t.test('a fault that only the next access discovers', { skip }, async (t) => {
   }
 })
 
-t.test('on_failure=sigbus signals who maps the file, and nobody else', { skip }, async (t) => {
+t.test('on_failure=sigbus signals who maps what failed, and nobody else', { skip }, async (t) => {
   const mount = await mountRegion({ options: ['on_failure=sigbus'] })
   await ok(mount, 'head -c 64K /dev/urandom > hit; head -c 64K /dev/urandom > other')
-  const map = (file: string) =>
+  const map = (file: string, offset = 0) =>
     new PythonClient(`
 fd = os.open(${JSON.stringify(mount.path(file))}, os.O_RDWR)
-m = mmap.mmap(fd, 65536)
+m = mmap.mmap(fd, 32768, offset=${offset})
 m[0]
 `)
   const mapper = map('hit')
+  const elsewhere = map('hit', 32768)
   const bystander = map('other')
-  await mapper.ready
-  await bystander.ready
+  const opener = new PythonClient(`fd = os.open(${JSON.stringify(mount.path('hit'))}, os.O_RDONLY)`)
+  const others = [elsewhere, bystander, opener]
+  await Promise.all([mapper, ...others].map((client) => client.ready))
   await runJson('holdfast', ['inject', mount.mountpoint, '--file', mount.path('hit')])
   t.equal(await mapper.ended, 'SIGBUS', 'without touching its mapping')
+  await sleep(300)
+  for (const client of others) t.equal((await client.evaluate('1'))?.ok, true, 'lives')
   t.equal((await bystander.evaluate('m[5]'))?.ok, true)
-  bystander.process.kill('SIGKILL')
+  t.same(await opener.evaluate('os.pread(fd, 1, 0)'), { ok: false, error: 'EIO' })
+
+  // Its handle is dead, but it maps the part that fails now.
+  const second = ['inject', mount.mountpoint, '--file', mount.path('hit'), '--offset', '36864']
+  await runJson('holdfast', second)
+  t.equal(await elsewhere.ended, 'SIGBUS')
+  t.equal((await bystander.evaluate('m[5]'))?.ok, true)
+  t.equal((await mount.status()).state, 'mounted', 'the daemon is not signalled')
+  const signalled = mount.logText().match(/sent SIGBUS to pid \d+/g)
+  t.same(
+    signalled,
+    [mapper, elsewhere].map(({ process: { pid } }) => `sent SIGBUS to pid ${pid}`),
+  )
+  for (const client of [bystander, opener]) client.stop()
   await mount.unmount()
 })
 

@@ -1,5 +1,6 @@
 /** What fsck.holdfast was asked to do. */
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
+import type { OverlapChoice } from '../src/fs/repair/context.ts'
 
 /**
  * What may be written: nothing; what costs nobody anything (at boot); or whatever it takes.
@@ -15,6 +16,7 @@ export interface FsckOptions {
   readonly full: boolean
   readonly json: boolean
   readonly verbose: boolean
+  readonly overlap: OverlapChoice
 }
 
 interface Flags {
@@ -27,6 +29,7 @@ interface Flags {
   json?: boolean
   verbose?: boolean
   progress?: string | boolean
+  overlap: OverlapChoice
 }
 
 /** Bits of the exit code, as fsck(8) has them. */
@@ -52,12 +55,17 @@ export function makeCommand(program: string): Command {
   return new Command(program)
     .description('Check a holdfast filesystem, and repair it.')
     .argument('<region>', 'a file or a device-dax node')
-    .option('-n, --dry-run', 'write nothing; a mounted region may be looked at, too')
+    .option('-n, --dry-run', 'write nothing, say what --repair would do; also for mounted regions')
     .option('-p', 'at boot: quick when clean; correct only what costs no data and no names')
     .option('-a', 'the same as -p')
     .option('-y', 'the same as --repair')
     .option('--repair', 'correct whatever can be corrected')
     .option('-f, --force', 'check everything, also with -p a filesystem that is clean')
+    .addOption(
+      new Option('--overlap <how>', 'what a file reads where another one keeps the blocks')
+        .choices(['quarantine', 'zero'])
+        .default('quarantine', 'quarantine: an error'),
+    )
     .option('--json', 'print the result as JSON')
     .option('-v, --verbose', 'say more')
     .option('-C, --progress [fd]', 'accepted for fsck(8); a terminal gets a progress bar anyway')
@@ -80,5 +88,6 @@ export function readOptions(command: Command): FsckOptions {
     full: !preen || flags.force === true,
     json: flags.json === true,
     verbose: flags.verbose === true,
+    overlap: flags.overlap,
   }
 }

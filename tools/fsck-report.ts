@@ -1,5 +1,6 @@
 /** What fsck found and did, for a person or a program. */
 import { paint, plural, print, printJson } from '../src/cli/output.ts'
+import type { BadFile } from '../src/fs/check/bad-files.ts'
 import type { Examination } from '../src/fs/check/examine.ts'
 import type { Problem } from '../src/fs/check/problem.ts'
 import type { Outcome } from './fsck.ts'
@@ -11,7 +12,7 @@ export function report(options: FsckOptions, outcome: Outcome): void {
 }
 
 function toJson(options: FsckOptions, outcome: Outcome) {
-  const { examination, mounted, found, actions, exitCode } = outcome
+  const { examination, mounted, found, actions, plan, exitCode } = outcome
   const superblock = examination?.superblock
   return {
     region: options.region,
@@ -23,6 +24,8 @@ function toJson(options: FsckOptions, outcome: Outcome) {
     problems: found,
     notices: examination?.notices ?? [],
     actions,
+    plan,
+    badFiles: examination?.badFiles ?? [],
     left: examination?.problems ?? [],
     ...(examination === undefined ? {} : usage(examination)),
     exitCode,
@@ -44,7 +47,7 @@ function usage({ superblock, salvaged }: Examination) {
 }
 
 function toLines(options: FsckOptions, outcome: Outcome): string[] {
-  const { examination, mounted, found, actions } = outcome
+  const { examination, mounted, found, actions, plan } = outcome
   if (examination === undefined) return [`${options.region}: clean`]
   const lines: string[] = []
   if (mounted) {
@@ -52,11 +55,19 @@ function toLines(options: FsckOptions, outcome: Outcome): string[] {
   }
   for (const problem of found) lines.push(problemLine(problem))
   for (const { message } of actions) lines.push(`${paint('green', 'corrected')}: ${message}`)
+  for (const { message } of plan) lines.push(`${paint('yellow', 'would correct')}: ${message}`)
+  for (const file of examination.badFiles) lines.push(badFileLine(file))
   // After a repair the notices of before are no longer true.
   for (const notice of examination.notices) lines.push(`note: ${notice}`)
   if (options.verbose) lines.push(...detailLines(examination))
   lines.push(`${options.region}: ${verdict(options, outcome)}`)
   return lines
+}
+
+function badFileLine({ path, inode, fileOffset, length, regionOffset }: BadFile): string {
+  const name = path ?? `inode ${inode}, which has no name`
+  const where = `bytes ${fileOffset} to ${fileOffset + length - 1}`
+  return `${paint('yellow', 'bad memory')}: ${name}: ${where} (region offset ${regionOffset})`
 }
 
 function problemLine({ structure, message, offset, fixable }: Problem): string {

@@ -1,9 +1,10 @@
 /** fsck.holdfast: checks a region, and repairs it when told to. */
 import { constants } from 'node:os'
 import { CommanderError } from 'commander'
+import { openByName } from '../src/bus/open.ts'
 import { complain } from '../src/cli/errors.ts'
 import { whoHolds } from '../src/dax/claim.ts'
-import { type DaxDevice, openDevice } from '../src/dax/device.ts'
+import type { DaxDevice } from '../src/dax/device.ts'
 import { DaxError } from '../src/dax/errors.ts'
 import { fsDaxGet, fsPutDax, type Holder } from '../src/dax/holder.ts'
 import { bootId } from '../src/dax/identity.ts'
@@ -12,7 +13,7 @@ import { isDamage } from '../src/fs/check/salvage.ts'
 import { copiesAgree, isForeign } from '../src/fs/check/superblocks.ts'
 import type { Action } from '../src/fs/repair/actions.ts'
 import { onlySafe } from '../src/fs/repair/policy.ts'
-import { needsRepair, repairRegion } from '../src/fs/repair/repair.ts'
+import { needsRepair, planRepair, repairRegion } from '../src/fs/repair/repair.ts'
 import { loadImage } from '../src/journal/checkpoint.ts'
 import { readSuperblocks } from '../src/media/superblock.ts'
 import {
@@ -43,6 +44,8 @@ export interface Outcome {
   /** Problems met, before anything was corrected. */
   found: Examination['problems']
   actions: Action[]
+  /** With -n: what --repair would do. */
+  plan: Action[]
   exitCode: number
 }
 
@@ -62,7 +65,7 @@ export async function main(program: string, args: readonly string[]): Promise<nu
 
 async function run(options: FsckOptions): Promise<number> {
   const writes = options.permission !== 'nothing'
-  const device = openDevice(options.region, { readOnly: !writes })
+  const device = openByName(options.region, { readOnly: !writes })
   const holder: Holder = { purpose: 'fsck' }
   try {
     const mounted = claim(device, holder, options)
@@ -99,6 +102,7 @@ async function check(
     mounted,
     found: [],
     actions: [],
+    plan: [],
     exitCode: EXIT_CLEAN,
   }
   const pair = readSuperblocks(memory)
@@ -110,14 +114,30 @@ async function check(
   outcome.examination = first
   outcome.found = first.problems
   if (mayWrite(first, options) && needsRepair(memory, first)) {
-    outcome.actions = repairRegion(memory, first, Math.floor(Date.now() / 1000))
+    outcome.actions = repairRegion(memory, first, repairOptions(options))
     first.salvaged?.index.close()
     outcome.examination = await examineAll(memory, mounted)
+  } else if (options.readOnly && !mounted && needsRepair(memory, first)) {
+    outcome.plan = await planOnly(memory, options)
   }
   const corrected = outcome.actions.length > 0 && first.problems.length > 0
   const left = outcome.examination.problems.length > 0
   outcome.exitCode = (corrected ? EXIT_CORRECTED : 0) | (left ? EXIT_UNCORRECTED : 0)
   return outcome
+}
+
+function repairOptions({ overlap }: FsckOptions) {
+  return { now: Math.floor(Date.now() / 1000), overlap }
+}
+
+/** What a repair would do. It changes the index in memory, so it gets one of its own. */
+async function planOnly(memory: DaxDevice['memory'], options: FsckOptions): Promise<Action[]> {
+  const examination = await examineAll(memory, false)
+  try {
+    return planRepair(memory, examination, repairOptions(options)).actions
+  } finally {
+    examination.salvaged?.index.close()
+  }
 }
 
 /** What a mount relies on is there, and says that all is well. */

@@ -1,45 +1,64 @@
 /**
- * -o on_failure=sigbus: the processes that map a killed file are signalled at once, not only when
- * they touch it. The si_code is SI_QUEUE: the kernel keeps BUS_MCEERR_* for itself.
+ * -o on_failure=sigbus: the processes that map the failed part of a file are signalled at once, not
+ * only when they touch it. The si_code is SI_QUEUE: the kernel keeps BUS_MCEERR_* for itself.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { mountAt } from '../control/mountinfo.ts'
+import type { FilesystemEvent } from '../fs/administration.ts'
 import type { Filesystem } from '../fs/filesystem.ts'
 import { native } from '../native/binding.ts'
 import type { LineLogger } from './logger.ts'
+
+type Kill = Extract<FilesystemEvent, { event: 'kill' }>
 
 /** Returns the function that ends it. */
 export function signalMappers(fs: Filesystem, mountpoint: string, logger: LineLogger): () => void {
   const device = mountAt(mountpoint)?.device
   if (device === undefined) return () => {}
+  let last = Promise.resolve()
   return fs.administration.subscribe((event) => {
-    if (event.event !== 'kill') return
-    for (const pid of mappersOf(device, event.inode)) {
-      try {
-        native.signalProcess(pid, constants.signals.SIGBUS, 0)
-        logger.warn(`sent SIGBUS to pid ${pid}, which maps inode ${event.inode}`)
-      } catch {
-        // It has ended in the meantime.
-      }
-    }
+    // Dead handles count: what they map may be hit another time.
+    if (event.event !== 'kill' || !fs.volume.handles.isOpen(event.inode)) return
+    last = last
+      .then(() => signalAll(device, event, logger))
+      .catch((error: Error) => logger.error(`looking for mappers: ${error.message}`))
   })
 }
 
-/** Lines of maps: `range perms offset major:minor inode path`, the device in hexadecimal. */
-function mappersOf(device: string, inode: number): number[] {
-  const [major, minor] = device.split(':').map((part) => Number(part).toString(16).padStart(2, '0'))
-  const wanted = ` ${major}:${minor} ${inode} `
-  return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
-    .filter((entry) => maps(entry).includes(wanted))
-    .map(Number)
+/**
+ * Never synchronously: a process that unmaps dirty pages keeps its maps locked until this daemon has
+ * taken them.
+ */
+async function signalAll(device: string, kill: Kill, logger: LineLogger): Promise<void> {
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue
+    const maps = await readFile(`/proc/${entry}/maps`, 'utf8').catch(() => '')
+    if (!mapsRange(maps, device, kill)) continue
+    try {
+      native.signalProcess(Number(entry), constants.signals.SIGBUS, 0)
+      logger.warn(`sent SIGBUS to pid ${entry}, which maps what failed of inode ${kill.inode}`)
+    } catch {
+      // It has ended in the meantime.
+    }
+  }
 }
 
-function maps(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/maps`, 'utf8')
-  } catch {
-    return ''
-  }
+/** Lines of maps: `start-end perms offset major:minor inode path`, all but the inode hexadecimal. */
+export function mapsRange(
+  maps: string,
+  device: string,
+  { inode, ranges }: Pick<Kill, 'inode' | 'ranges'>,
+): boolean {
+  const [major, minor] = device.split(':').map((part) => Number(part).toString(16).padStart(2, '0'))
+  const wanted = ` ${major}:${minor} ${inode} `
+  return maps.split('\n').some((line) => {
+    if (!line.includes(wanted)) return false
+    const [, start, end, from] = /^([\da-f]+)-([\da-f]+) \S+ ([\da-f]+)/.exec(line) ?? []
+    const first = Number(`0x${from}`)
+    const last = first + Number(BigInt(`0x${end}`) - BigInt(`0x${start}`))
+    const hit = (range: { fileOffset: number; length: number }) =>
+      range.fileOffset < last && first < range.fileOffset + range.length
+    return ranges === undefined || ranges.some(hit)
+  })
 }

@@ -1,5 +1,5 @@
 /** The methods of the control socket over a mounted filesystem; what comes in is not trusted. */
-import type { Administration, InjectRequest, Status } from '../fs/administration.ts'
+import type { Administration, InjectRequest, ScrubRequest, Status } from '../fs/administration.ts'
 import { EINVAL, ENOSYS } from '../fs/errors.ts'
 import { ControlError, MAX_RMAP_ROWS, type MethodName, type Result } from './protocol.ts'
 
@@ -28,7 +28,11 @@ const METHODS: Table = {
       integer(params, 'length', 1),
       Math.min(integer(params, 'limit', 1), MAX_RMAP_ROWS),
     ),
-  inject: (fs, params) => fs.inject(injectRequest(params)),
+  inject: async (fs, params) => {
+    const result = fs.inject(injectRequest(params))
+    await fs.revoked()
+    return result
+  },
   clearPoison: (fs, params) => ({ cleared: fs.clearPoison(poisonRange(params)) }),
   freeze: async (fs) => {
     await fs.freeze()
@@ -43,6 +47,11 @@ const METHODS: Table = {
     return {}
   },
   checkpoint: (fs) => fs.checkpoint(),
+  scrub: (fs, params) => {
+    const action = word(params, 'action', ['start', 'stop', 'status'])
+    if (action === 'stop') return fs.stopScrub()
+    return action === 'status' ? fs.scrubStatus() : fs.startScrub(scrubRequest(params))
+  },
 }
 
 export async function callMethod(
@@ -59,11 +68,18 @@ function isCallable(method: string): method is Callable {
   return Object.hasOwn(METHODS, method)
 }
 
+function scrubRequest(params: Fields): ScrubRequest {
+  return {
+    ...(params.rate === undefined ? {} : { rate: integer(params, 'rate', 1) }),
+    restart: params.restart === true,
+  }
+}
+
 function injectRequest(params: Fields): InjectRequest {
   return {
     target: injectTarget(asFields(params.target, 'target')),
     length: integer(params, 'length', 1),
-    method: word(params, 'method', ['soft', 'sigbus']),
+    method: word(params, 'method', ['soft', 'sigbus', 'hwpoison']),
   }
 }
 

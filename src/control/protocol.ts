@@ -14,11 +14,13 @@ import type {
   InjectRequest,
   InjectResult,
   RmapRow,
+  ScrubRequest,
+  ScrubStatus,
   Status,
 } from '../fs/administration.ts'
 
-/** Longest line the daemon reads, bytes. */
-export const MAX_LINE = 1024 * 1024
+/** Longest line the daemon reads, bytes: requests are short. */
+export const MAX_LINE = 64 * 1024
 
 /** Most rmap rows in one reply; a caller goes on where the last row ended. */
 export const MAX_RMAP_ROWS = 4096
@@ -39,8 +41,11 @@ export interface Methods {
     params: Record<string, never>
     result: { sequence: number; bytes: number; milliseconds: number }
   }
+  scrub: { params: ScrubParams; result: ScrubStatus }
   watch: { params: Record<string, never>; result: Record<string, never> }
 }
+
+export type ScrubParams = { action: 'start' | 'stop' | 'status' } & ScrubRequest
 
 export type MethodName = keyof Methods
 export type Params<M extends MethodName> = Methods[M]['params']

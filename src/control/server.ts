@@ -2,7 +2,11 @@
 import { rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { native } from '../native/binding.ts'
+import { Complaints } from './complaints.ts'
 import { Connection, type ConnectionContext } from './connection.ts'
+
+/** Clients at a time: descriptors are for files. */
+const MAX_CONNECTIONS = 128
 
 export class ControlServer {
   readonly #server: Server
@@ -19,7 +23,11 @@ export class ControlServer {
   static async listen(path: string, context: ConnectionContext): Promise<ControlServer> {
     rmSync(path, { force: true })
     const sockets = new Set<Socket>()
-    const server = createServer((socket) => admit(socket, sockets, context))
+    const complaints = new Complaints(context.warn)
+    const quiet = { ...context, warn: (sentence: string) => complaints.tell(sentence) }
+    const server = createServer((socket) => admit(socket, sockets, quiet))
+    server.maxConnections = MAX_CONNECTIONS
+    server.on('drop', () => quiet.warn(`control socket: more than ${MAX_CONNECTIONS} clients`))
     const before = process.umask(0o177)
     try {
       // Binds before it returns: nobody ever sees the socket with a wider mode.
@@ -30,7 +38,7 @@ export class ControlServer {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).once('listening', resolve)
     })
-    server.on('error', (error) => context.warn(`control socket: ${error.message}`))
+    server.on('error', (error) => quiet.warn(`control socket: ${error.message}`))
     return new ControlServer(server, path, sockets)
   }
 

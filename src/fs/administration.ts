@@ -62,7 +62,7 @@ export interface InjectRequest {
     | { kind: 'metadata'; structure: 'superblock' | 'journal' | 'checkpoint' }
     | { kind: 'free' }
   length: number
-  method: 'soft' | 'sigbus'
+  method: 'soft' | 'sigbus' | 'hwpoison'
 }
 
 export interface InjectResult {
@@ -74,10 +74,37 @@ export interface InjectResult {
   shutdown: boolean
 }
 
+export interface ScrubRequest {
+  /** Bytes a second at most. */
+  rate?: number
+  /** Begins at the start, not where the last one was stopped. */
+  restart?: boolean
+}
+
+export interface ScrubStatus {
+  state: 'idle' | 'running' | 'stopped' | 'done'
+  /** Region offset: what is allocated below it has been read. */
+  position: number
+  /** Bytes read since the scrub began, and bytes that are in use now. */
+  checked: number
+  total: number
+  /** Bytes of bad memory that nobody had known. */
+  found: number
+}
+
 export type FilesystemEvent =
   | ({ event: 'failure' } & FailureReport)
-  | { event: 'kill'; time: string; inode: number; path: string | null; handles: number }
+  | {
+      event: 'kill'
+      time: string
+      inode: number
+      path: string | null
+      handles: number
+      /** Where the file was hit, bytes of the file; absent: all of it. */
+      ranges?: { fileOffset: number; length: number }[]
+    }
   | { event: 'shutdown'; time: string; reason: string; offset: number }
+  | ({ event: 'scrub'; time: string } & ScrubStatus)
   | { event: 'checkpoint'; time: string; sequence: number; bytes: number; milliseconds: number }
   | { event: 'freeze' | 'thaw' | 'poison cleared' | 'unmount'; time: string }
 
@@ -88,12 +115,17 @@ export interface Administration {
   /** At most `limit` rows from `offset` on; continue at the end of the last row. */
   rmap(offset: number, length: number, limit: number): RmapRow[]
   inject(request: InjectRequest): InjectResult
+  /** Resolves when what was killed so far can be seen by nobody, mappings included. */
+  revoked(): Promise<void>
   /** Returns the bytes given back. */
   clearPoison(range: { offset: number; length: number } | 'all'): number
   /** Blocks every changing operation until thaw; what is there is durable when it resolves. */
   freeze(): Promise<void>
   thaw(): void
   shutdown(reason: string): void
+  startScrub(request: ScrubRequest): ScrubStatus
+  stopScrub(): ScrubStatus
+  scrubStatus(): ScrubStatus
   checkpoint(): Promise<{ sequence: number; bytes: number; milliseconds: number }>
   /** Returns the function that ends the subscription. */
   subscribe(listener: (event: FilesystemEvent) => void): () => void

@@ -1,5 +1,8 @@
 /** What an operator asks of a mounted filesystem: see administration.ts. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { clearFault } from '../dax/clear.ts'
 import { withdrawFault } from '../dax/fault.ts'
+import type { BlockRange } from '../index/free-space.ts'
 import { BLOCK_SIZE, blockSpan } from '../media/geometry.ts'
 import type {
   Administration,
@@ -8,6 +11,8 @@ import type {
   InjectRequest,
   InjectResult,
   RmapRow,
+  ScrubRequest,
+  ScrubStatus,
   Status,
 } from './administration.ts'
 import type { CheckpointResult } from './checkpoints.ts'
@@ -17,6 +22,9 @@ import { inject } from './injection.ts'
 import { rmapRows } from './rmap-report.ts'
 import type { Services } from './services.ts'
 import type { Volume } from './volume.ts'
+
+/** Longest wait for the kernel to forget; it is done in a millisecond. */
+const REVOKED_PATIENCE_MS = 5000
 
 export class Administrator implements Administration {
   readonly #volume: Volume
@@ -50,16 +58,24 @@ export class Administrator implements Administration {
   }
 
   getmap(ino: number): FileMap {
-    return fileMap(this.#volume, ino)
+    return this.#volume.guard(() => fileMap(this.#volume, ino))
   }
 
   rmap(offset: number, length: number, limit: number): RmapRow[] {
     const { index, geometry } = this.#volume
-    return rmapRows(index, geometry.size, offset, length, limit, (ino) => pathOf(index, ino))
+    const path = (ino: number) => pathOf(index, ino)
+    return this.#volume.guard(() => rmapRows(index, geometry.size, offset, length, limit, path))
   }
 
   inject(request: InjectRequest): InjectResult {
-    return inject(this.#volume, this.#services.failure, request)
+    return this.#volume.guard(() => inject(this.#volume, request))
+  }
+
+  async revoked(): Promise<void> {
+    const { cache, options } = this.#volume
+    const late = delay(REVOKED_PATIENCE_MS, 'late', { ref: false })
+    if ((await Promise.race([cache?.idle(), late])) !== 'late') return
+    options.logger.warn('the kernel still has pages of killed files: it did not let go in time')
   }
 
   clearPoison(range: { offset: number; length: number } | 'all'): number {
@@ -77,7 +93,18 @@ export class Administrator implements Administration {
 
   shutdown(reason: string): void {
     this.#services.failure.shutdown('forced', reason, 0, [])
-    this.thaw()
+  }
+
+  startScrub(request: ScrubRequest): ScrubStatus {
+    return this.#services.scrub.start(request)
+  }
+
+  stopScrub(): ScrubStatus {
+    return this.#services.scrub.stop()
+  }
+
+  scrubStatus(): ScrubStatus {
+    return this.#services.scrub.status()
   }
 
   async checkpoint(): Promise<CheckpointResult> {
@@ -99,8 +126,10 @@ export class Administrator implements Administration {
     for (const bad of volume.index.poison.overlapping(first, blocks)) {
       const start = Math.max(bad.block, first)
       const end = Math.min(bad.block + bad.blocks, first + blocks)
-      this.#heal(start, end - start)
-      cleared += (end - start) * BLOCK_SIZE
+      for (const healthy of this.#working(start, end - start)) {
+        this.#heal(healthy.block, healthy.blocks)
+        cleared += healthy.blocks * BLOCK_SIZE
+      }
     }
     // Faults injected but not discovered yet are in no table.
     withdrawFault(volume.device, offset, length)
@@ -108,12 +137,25 @@ export class Administrator implements Administration {
     return cleared
   }
 
+  /** The blocks that work again, after the platform was asked: those that can be read now. */
+  #working(block: number, blocks: number): BlockRange[] {
+    const { device, options } = this.#volume
+    const working = clearFault(device, block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+    const bytes = working.reduce((sum, range) => sum + range.length, 0)
+    const kept = blocks * BLOCK_SIZE - bytes
+    if (kept > 0) {
+      const why = 'the platform still lists or cannot read them'
+      options.logger.warn(`${kept} bytes from block ${block} on stay quarantined: ${why}`)
+    }
+    return working.map(({ offset, length }) => ({
+      block: offset / BLOCK_SIZE,
+      blocks: length / BLOCK_SIZE,
+    }))
+  }
+
   /** Blocks that a file still has are readable again; those nobody has go back to free space. */
   #heal(block: number, blocks: number): void {
     const volume = this.#volume
-    withdrawFault(volume.device, block * BLOCK_SIZE, blocks * BLOCK_SIZE)
-    volume.device.markHealed(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
-    volume.memory.probe(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
     const owners = volume.index.rmap.overlapping(block, blocks)
     volume.transact((transaction) => {
       transaction.apply({ type: 'removePoison', block, blocks })

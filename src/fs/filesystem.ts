@@ -4,6 +4,7 @@
  * What the control socket asks is `administration`.
  */
 import type { DaxDevice } from '../dax/device.ts'
+import { notifyFailure } from '../dax/holder.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
 import { Administrator } from './administrator.ts'
 import * as attributes from './attributes.ts'
@@ -15,7 +16,7 @@ import { write } from './file-write.ts'
 import type { Handle } from './handles.ts'
 import type { CachedInode } from './inode-cache.ts'
 import { directoryNode, fileNode, link, makeNode, type NewInode, symlinkNode } from './make.ts'
-import { closeVolume, openVolume } from './mount.ts'
+import { closeVolume, failedWhileMounting, mountError, openVolume } from './mount.ts'
 import { create, open, tmpfile } from './open.ts'
 import {
   type AttributeChanges,
@@ -30,6 +31,7 @@ import {
   type WriteOptions,
 } from './operations.ts'
 import { rename } from './rename.ts'
+import { Revocations } from './revocations.ts'
 import { Services } from './services.ts'
 import { statfs } from './statfs.ts'
 import { rmdir, unlink } from './unlink.ts'
@@ -51,8 +53,15 @@ export class Filesystem implements FilesystemOperations {
     const filesystem = new Filesystem(openVolume(device, options))
     const { failure, orphans } = filesystem.#services
     device.holderOps = failure
-    orphans.considerAll()
-    return filesystem
+    try {
+      orphans.considerAll()
+      tellKnown(device, filesystem.volume)
+      return filesystem
+    } catch (error) {
+      device.holderOps = undefined
+      filesystem.volume.index.close()
+      throw mountError(device, error, filesystem.volume.imageOffset)
+    }
   }
 
   /**
@@ -66,6 +75,8 @@ export class Filesystem implements FilesystemOperations {
     for (const handle of [...this.volume.handles.all()]) this.release(handle)
     this.volume.lookups.clear()
     this.#services.finish()
+    // Whatever the device hears of from here on is the next mount's to find.
+    this.volume.device.holderOps = undefined
     closeVolume(this.volume)
   }
 
@@ -74,7 +85,7 @@ export class Filesystem implements FilesystemOperations {
   }
 
   attach(cache: KernelCache): void {
-    this.volume.cache = cache
+    this.volume.cache = new Revocations(cache)
   }
 
   memoryFailed(offset: number): void {
@@ -88,13 +99,16 @@ export class Filesystem implements FilesystemOperations {
   // --- names -------------------------------------------------------------------------------------
 
   lookup(parent: number, name: Uint8Array): Inode {
-    const ino = lookup(this.volume, parent, name)
-    if (ino === 0) throw new FsError(ENOENT)
-    return this.#retain(this.volume.inode(ino))
+    return this.volume.guard(() => {
+      const ino = lookup(this.volume, parent, name)
+      if (ino === 0) throw new FsError(ENOENT)
+      return this.#retain(this.volume.inode(ino))
+    })
   }
 
   forget(ino: number, count: number): void {
-    if (this.volume.lookups.forget(ino, count)) this.#services.orphans.consider(ino)
+    if (!this.volume.lookups.forget(ino, count)) return
+    this.volume.guardQuietly(() => this.#services.orphans.consider(ino))
   }
 
   mknod(parent: number, name: Uint8Array, mode: number, rdev: number, caller: Caller): Inode {
@@ -143,7 +157,7 @@ export class Filesystem implements FilesystemOperations {
   }
 
   readlink(ino: number): Uint8Array {
-    const { target } = this.volume.inode(ino).row
+    const { target } = this.#inode(ino)
     if (target === null) throw new FsError(EINVAL)
     return target
   }
@@ -152,23 +166,25 @@ export class Filesystem implements FilesystemOperations {
 
   /** The root answers even after a shutdown: umount needs it. */
   getattr(ino: number): Inode {
-    if (ino !== ROOT_INODE) return this.volume.inode(ino).row
-    const root = this.volume.inodes.find(ROOT_INODE)
+    if (ino !== ROOT_INODE) return this.#inode(ino)
+    const root = this.volume.guard(() => this.volume.inodes.find(ROOT_INODE))
     if (root === undefined) throw new FsError(EIO)
     return root.row
   }
 
-  setattr(ino: number, changes: AttributeChanges, _caller: Caller, handle?: Handle): Inode {
+  setattr(ino: number, changes: AttributeChanges, caller: Caller, handle?: Handle): Inode {
     return this.volume.change(() => {
       if (handle?.dead) throw new FsError(EIO)
       const inode = this.volume.inode(ino)
-      attributes.setattr(this.volume, inode, changes)
+      attributes.setattr(this.volume, inode, changes, caller.uid === 0)
       return inode.row
     })
   }
 
   getxattr(ino: number, name: Uint8Array): Uint8Array {
-    return attributes.getxattr(this.volume, this.volume.inode(ino), name)
+    return this.volume.guard(() => {
+      return attributes.getxattr(this.volume, this.volume.inode(ino), name)
+    })
   }
 
   setxattr(
@@ -185,8 +201,10 @@ export class Filesystem implements FilesystemOperations {
   }
 
   listxattr(ino: number): Uint8Array[] {
-    this.volume.inode(ino)
-    return this.volume.index.xattrs.list(ino)
+    return this.volume.guard(() => {
+      this.volume.inode(ino)
+      return this.volume.index.xattrs.list(ino)
+    })
   }
 
   removexattr(ino: number, name: Uint8Array): void {
@@ -208,11 +226,12 @@ export class Filesystem implements FilesystemOperations {
   }
 
   open(ino: number, flags: number, killPrivileges: boolean): Handle {
-    return open(this.volume, ino, flags, killPrivileges)
+    return this.volume.guard(() => open(this.volume, ino, flags, killPrivileges))
   }
 
   opendir(ino: number): Handle {
-    return this.volume.handles.open(directory(this.volume, ino).row.ino, 0, true)
+    const { row } = this.volume.guard(() => directory(this.volume, ino))
+    return this.volume.handles.open(row.ino, 0, true)
   }
 
   handle(id: number): Handle {
@@ -221,16 +240,18 @@ export class Filesystem implements FilesystemOperations {
 
   release(handle: Handle): void {
     if (!this.volume.handles.close(handle)) return
-    const inode = this.volume.inodes.find(handle.ino)
-    if (inode !== undefined) this.volume.allocator.releaseWindow(inode)
-    this.#services.orphans.consider(handle.ino)
+    this.volume.guardQuietly(() => {
+      const inode = this.volume.inodes.find(handle.ino)
+      if (inode !== undefined) this.volume.allocator.releaseWindow(inode)
+      this.#services.orphans.consider(handle.ino)
+    })
   }
 
   // --- data --------------------------------------------------------------------------------------
 
   read(handle: Handle, offset: number, length: number, pieces: Pieces): number {
     const inode = this.#file(handle)
-    const bytes = locate(this.volume, inode, offset, length, pieces)
+    const bytes = this.volume.guard(() => locate(this.volume, inode, offset, length, pieces))
     if (bytes > 0) touchAtime(this.volume, inode)
     return bytes
   }
@@ -259,14 +280,12 @@ export class Filesystem implements FilesystemOperations {
   ): number {
     // Pages written back while a killed file is being revoked still hold healthy data.
     const inode = options.cached ? this.volume.inode(handle.ino) : this.#file(handle)
+    // Their revocation waits for these pages, so they cannot wait for the thaw.
+    if (handle.dead && this.volume.frozen) throw new FsError(EIO)
     this.volume.requireThawed()
     this.volume.requireWritable()
     return this.volume.guard(() => {
-      if (options.killPrivileges && attributes.needsPrivilegesKilled(inode)) {
-        this.volume.transact((transaction) => {
-          attributes.killPrivileges(this.volume, transaction, inode)
-        })
-      }
+      attributes.dropPrivileges(this.volume, inode, options)
       const at = options.append ? inode.row.size : offset
       return write(this.volume, inode, at, source, sourceOffset, length)
     })
@@ -278,7 +297,7 @@ export class Filesystem implements FilesystemOperations {
   }
 
   seek(handle: Handle, offset: number, whence: number): number {
-    return seek(this.volume, this.#file(handle), offset, whence)
+    return this.volume.guard(() => seek(this.volume, this.#file(handle), offset, whence))
   }
 
   copyFileRange(
@@ -297,7 +316,9 @@ export class Filesystem implements FilesystemOperations {
 
   readdir(handle: Handle, cookie: number, emit: (entry: DirectoryEntry) => boolean): void {
     if (handle.dead) throw new FsError(EIO)
-    readdir(this.volume, directory(this.volume, handle.ino), cookie, emit)
+    this.volume.guard(() => {
+      readdir(this.volume, directory(this.volume, handle.ino), cookie, emit)
+    })
   }
 
   async fsync(ino: number, dataOnly: boolean): Promise<void> {
@@ -310,6 +331,10 @@ export class Filesystem implements FilesystemOperations {
   }
 
   // --- inside ------------------------------------------------------------------------------------
+
+  #inode(ino: number): Inode {
+    return this.volume.guard(() => this.volume.inode(ino)).row
+  }
 
   #retain(inode: CachedInode): Inode {
     this.volume.lookups.add(inode.row.ino)
@@ -327,4 +352,10 @@ export class Filesystem implements FilesystemOperations {
     if (handle.directory) throw new FsError(EBADF)
     return this.volume.inode(handle.ino)
   }
+}
+
+/** What was bad before anybody held the device (the list of bad blocks): the same consequences. */
+function tellKnown(device: DaxDevice, volume: Volume): void {
+  for (const { offset, length } of device.badRanges.list()) notifyFailure(device, offset, length, 0)
+  if (volume.shutdown !== undefined) throw failedWhileMounting(device, volume.shutdown.offset)
 }

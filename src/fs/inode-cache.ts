@@ -1,6 +1,8 @@
 /** Inodes in use, as JavaScript objects in front of the inode table. */
+import { badRow } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
-import type { InodeRow } from '../media/change.ts'
+import type { ExtentRow, InodeRow } from '../media/change.ts'
+import type { Geometry } from '../media/geometry.ts'
 import { EIO, FsError } from './errors.ts'
 import { FileExtents } from './file-extents.ts'
 
@@ -30,10 +32,12 @@ export class InodeCache {
   #young = new Map<number, CachedInode>()
   #old = new Map<number, CachedInode>()
   readonly #index: Index
+  readonly #geometry: Geometry
   readonly #isPinned: (ino: number) => boolean
 
-  constructor(index: Index, isPinned: (ino: number) => boolean) {
+  constructor(index: Index, geometry: Geometry, isPinned: (ino: number) => boolean) {
     this.#index = index
+    this.#geometry = geometry
     this.#isPinned = isPinned
   }
 
@@ -67,7 +71,11 @@ export class InodeCache {
   }
 
   extents(inode: CachedInode): FileExtents {
-    inode.extents ??= new FileExtents(this.#index.rmap.ofOwner(inode.row.ino))
+    if (inode.extents === undefined) {
+      const rows = this.#index.rmap.ofOwner(inode.row.ino)
+      requireExtents(rows, this.#geometry)
+      inode.extents = new FileExtents(rows)
+    }
     return inode.extents
   }
 
@@ -97,6 +105,16 @@ export class InodeCache {
       const pinned = inode.timesDirty || inode.touched || this.#isPinned(inode.row.ino)
       if (pinned) this.#young.set(inode.row.ino, inode)
     }
+  }
+}
+
+/** A region is untrusted: what is read and written through extents must be file data. */
+function requireExtents(rows: readonly ExtentRow[], geometry: Geometry): void {
+  let end = 0
+  for (const { block, blocks, owner, fileBlock } of rows) {
+    const inside = block >= geometry.dataStartBlock && block + blocks <= geometry.dataEndBlock
+    if (inside && fileBlock >= end) end = fileBlock + blocks
+    else badRow('an extent of inode', String(owner), `blocks ${block}+${blocks} at ${fileBlock}`)
   }
 }
 

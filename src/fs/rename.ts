@@ -1,4 +1,5 @@
 /** rename, with RENAME_NOREPLACE and RENAME_EXCHANGE. */
+import { badRow } from '../index/damage.ts'
 import { addName, checkName, directory, removeName } from './directory.ts'
 import { EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, ENOTEMPTY, FsError } from './errors.ts'
 import { type CachedInode, mustFind } from './inode-cache.ts'
@@ -52,10 +53,13 @@ export function rename(
 /** A directory may not become its own descendant. */
 function refuseCycle(volume: Volume, inode: CachedInode, into: CachedInode): void {
   if (!isDirectory(inode.row.mode)) return
-  for (let at = into; ; at = mustFind(volume.inodes, at.row.parent)) {
+  let at = into
+  for (let depth = 0; depth <= volume.inodeCount; depth++) {
     if (at === inode) throw new FsError(EINVAL)
     if (at.row.ino === ROOT_INODE) return
+    at = mustFind(volume.inodes, at.row.parent)
   }
+  badRow('directory', String(into.row.ino), 'itself above it')
 }
 
 function replaceTarget(

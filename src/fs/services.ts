@@ -4,10 +4,15 @@
  */
 import { Checkpoints } from './checkpoints.ts'
 import { Commits } from './commits.ts'
+import { EIO, FsError } from './errors.ts'
 import { FailurePolicy } from './failure.ts'
 import { Freeze } from './freeze.ts'
 import { Orphans } from './orphans.ts'
+import { Scrub } from './scrub.ts'
 import type { Volume } from './volume.ts'
+
+/** Failures that the writes of an unmount may meet, one after the other. */
+const LAST_WRITES_ATTEMPTS = 64
 
 export class Services {
   readonly orphans: Orphans
@@ -15,6 +20,7 @@ export class Services {
   readonly commits: Commits
   readonly freeze: Freeze
   readonly failure: FailurePolicy
+  readonly scrub: Scrub
   readonly #volume: Volume
 
   constructor(volume: Volume) {
@@ -24,6 +30,7 @@ export class Services {
     this.commits = new Commits(volume, (error) => this.#commitFailed(error as Error))
     this.freeze = new Freeze(volume, this.commits)
     this.failure = new FailurePolicy(volume, this.checkpoints)
+    this.scrub = new Scrub(volume)
     volume.hooks = {
       dirtied: () => {
         this.commits.arm()
@@ -33,7 +40,12 @@ export class Services {
       makeJournalRoom: () => this.checkpoints.runNow(),
       reserveImage: (freesSpace) => this.checkpoints.reserveImage(freesSpace),
       checkpointFailed: (error) => this.#commitFailed(error),
+      damaged: ({ message, offset }) => this.failure.shutdown('corrupt-index', message, offset, []),
     }
+    // Nobody waits for a thaw that has nothing to offer.
+    volume.subscribe(({ event }) => {
+      if (event === 'shutdown') this.freeze.thaw()
+    })
   }
 
   /**
@@ -44,14 +56,28 @@ export class Services {
     const volume = this.#volume
     if (volume.shutdown === undefined && !volume.options.readOnly) {
       volume.frozen = false
-      volume.guard(() => {
-        this.orphans.considerAll()
-        this.orphans.reap()
-        this.commits.writeTimes()
-        this.checkpoints.runNow()
-      })
+      this.#lastWrites()
     }
     this.commits.stop()
+  }
+
+  /** A failure that only the last writes discover has its consequences, then they go round it. */
+  #lastWrites(): void {
+    const volume = this.#volume
+    for (let left = LAST_WRITES_ATTEMPTS; volume.shutdown === undefined; left--) {
+      try {
+        volume.guard(() => {
+          this.orphans.considerAll()
+          this.orphans.reap()
+          this.commits.writeTimes()
+          this.checkpoints.runNow()
+        })
+        return
+      } catch (error) {
+        const failed = error instanceof FsError && error.errno === EIO
+        if (!failed || left === 0) throw error
+      }
+    }
   }
 
   /** Space that only waits: unlinked files not freed yet, freed blocks not durable yet. */

@@ -3,8 +3,9 @@
  * operation sees its own effects), appended to the journal as one record when it is complete.
  */
 import type { BlockRange } from '../index/free-space.ts'
+import { badRow } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
-import type { Change } from '../media/change.ts'
+import type { Change, InodeRow } from '../media/change.ts'
 import type { CachedInode } from './inode-cache.ts'
 
 export class Transaction {
@@ -62,6 +63,7 @@ export class Transaction {
     for (const inode of this.touched) {
       inode.touched = false
       inode.timesDirty = false
+      requireCounts(inode.row)
       this.apply({ type: 'putInode', inode: inode.row })
     }
     for (const range of this.freed) {
@@ -69,4 +71,12 @@ export class Transaction {
       this.blocksTaken -= range.blocks
     }
   }
+}
+
+const LINKS_MAX = 2 ** 32 - 1
+
+/** A region is untrusted: counts that were wrong from the start show here, when they run out. */
+function requireCounts({ ino, nlink, blocks }: InodeRow): void {
+  if (nlink >= 0 && nlink <= LINKS_MAX && blocks >= 0) return
+  badRow('inode', String(ino), `${nlink} links and ${blocks} blocks`)
 }

@@ -2,11 +2,14 @@
  * The state of a mounted filesystem, and the one way to change it: transact().
  * The other files of this folder are operations on a Volume.
  */
+import { touchFailed } from '../dax/bus-errors.ts'
 import type { DaxDevice } from '../dax/device.ts'
 import { type Memory, MemoryFailure } from '../dax/memory.ts'
+import { indexDamage, isIndexFull } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
 import { type Journal, JournalFullError } from '../journal/journal.ts'
-import type { Geometry } from '../media/geometry.ts'
+import type { MediaError } from '../media/errors.ts'
+import { BLOCK_SIZE, blockSpan, type Geometry } from '../media/geometry.ts'
 import type { Superblock } from '../media/superblock.ts'
 import type { FilesystemEvent } from './administration.ts'
 import { Allocator } from './allocator.ts'
@@ -14,8 +17,11 @@ import { EIO, ENOSPC, EROFS, FrozenError, FsError } from './errors.ts'
 import { HandleTable } from './handles.ts'
 import { type CachedInode, InodeCache, mustFind } from './inode-cache.ts'
 import { Lookups } from './lookups.ts'
-import type { KernelCache } from './operations.ts'
+import type { Revocations } from './revocations.ts'
 import { Transaction } from './transaction.ts'
+
+/** Attempts of one transaction that may each find other memory bad. */
+const ROUNDS_MAX = 64
 
 export interface Logger {
   info(sentence: string): void
@@ -54,6 +60,8 @@ export interface VolumeHooks {
   makeJournalRoom(): void
   /** A checkpoint could not be completed. */
   checkpointFailed(error: Error): void
+  /** The index contradicts itself, or SQLite says so: metadata damage. */
+  damaged(damage: MediaError): void
   /** Before a transaction: is there room for the next checkpoint image? Throws ENOSPC. */
   reserveImage(freesSpace: boolean): void
 }
@@ -71,12 +79,13 @@ export class Volume {
   readonly lookups = new Lookups()
   superblock: Superblock
   /** What the kernel caches of this volume; there is none without a transport. */
-  cache: KernelCache | undefined
+  cache: Revocations | undefined
   hooks: VolumeHooks = {
     dirtied() {},
     makeSpace: () => false,
     makeJournalRoom() {},
     checkpointFailed() {},
+    damaged() {},
     reserveImage() {},
   }
   inodeCount: number
@@ -97,7 +106,7 @@ export class Volume {
     this.journal = parts.journal
     this.options = options
     this.allocator = new Allocator(parts.index.freeSpace, parts.geometry.dataStartBlock)
-    this.inodes = new InodeCache(parts.index, (ino) => this.handles.isOpen(ino))
+    this.inodes = new InodeCache(parts.index, parts.geometry, (ino) => this.handles.isOpen(ino))
     this.inodeCount = parts.index.inodes.count()
     this.#transaction = new Transaction(parts.index)
     this.journal.onDurable((sequence) => this.allocator.becameDurable(sequence))
@@ -128,8 +137,18 @@ export class Volume {
    * visible must be in the region before `body` returns.
    */
   transact<T>(body: (transaction: Transaction) => T, freesSpace = false): T {
-    this.requireWritable()
-    this.hooks.reserveImage(freesSpace)
+    for (let left = ROUNDS_MAX; ; left--) {
+      this.requireWritable()
+      try {
+        this.hooks.reserveImage(freesSpace)
+        return this.#attemptWithRoom(body, freesSpace)
+      } catch (error) {
+        if (left === 0 || !(error instanceof MemoryFailure) || !this.#canGoRound(error)) throw error
+      }
+    }
+  }
+
+  #attemptWithRoom<T>(body: (transaction: Transaction) => T, freesSpace: boolean): T {
     try {
       return this.#attempt(body, freesSpace)
     } catch (error) {
@@ -137,6 +156,15 @@ export class Volume {
       this.hooks.makeJournalRoom()
       return this.#attempt(body, freesSpace)
     }
+  }
+
+  /** Memory that no file has is out of use once it was told: another attempt takes other memory. */
+  #canGoRound({ offset, length, known }: MemoryFailure): boolean {
+    if (known) return false
+    this.memoryFailed(offset, length)
+    if (this.shutdown !== undefined) return false
+    const [first, blocks] = blockSpan(offset, length)
+    return this.index.rmap.overlapping(first, blocks).every((row) => row.owner < 0)
   }
 
   #attempt<T>(body: (transaction: Transaction) => T, freesSpace: boolean): T {
@@ -207,8 +235,23 @@ export class Volume {
         this.memoryFailed(error.offset, error.length)
         throw new FsError(EIO)
       }
-      throw error
+      throw this.#judged(error)
     }
+  }
+
+  /** Damage that an operation met shuts the filesystem down; a full index is a full filesystem. */
+  #judged(error: unknown): unknown {
+    if (isIndexFull(error)) return new FsError(ENOSPC)
+    const damage = indexDamage(error, this.imageOffset)
+    if (damage === undefined) return error
+    this.hooks.damaged(damage)
+    return new FsError(EIO)
+  }
+
+  /** Region offset of the index's image, for messages. */
+  get imageOffset(): number {
+    const { slots, checkpoint } = this.superblock
+    return (slots[checkpoint.slot][0]?.block ?? 0) * BLOCK_SIZE
   }
 
   /** An operation that changes something: none does while the filesystem is frozen. */
@@ -228,7 +271,7 @@ export class Volume {
 
   memoryFailed(offset: number, length: number): void {
     if (this.device.badRanges.overlaps(offset, length)) return
-    this.device.memoryFailure(offset, length)
+    touchFailed(this.device, offset, length)
   }
 
   subscribe(listener: (event: FilesystemEvent) => void): () => void {

@@ -1,5 +1,7 @@
 /** The dirent table: names are bytes, order is the cookie. */
 import type { Database, Statement } from 'better-sqlite3'
+import { direntNameFault, isFileType } from '../media/change-check.ts'
+import { badRow } from './damage.ts'
 
 export interface DirentRow {
   parent: number
@@ -49,12 +51,14 @@ export class DirentTable {
 
   find(parent: number, name: Uint8Array): { ino: number; kind: number } | undefined {
     const row = this.#find.get(parent, name)
-    return row === undefined ? undefined : { ino: row[0], kind: row[1] }
+    if (row === undefined) return undefined
+    requireTarget(parent, row[0], row[1])
+    return { ino: row[0], kind: row[1] }
   }
 
   /** The inode number only: what a lookup needs; 0 when there is no such name. */
   inodeOf(parent: number, name: Uint8Array): number {
-    return this.#find.get(parent, name)?.[0] ?? 0
+    return this.find(parent, name)?.ino ?? 0
   }
 
   put(parent: number, cookie: number, name: Uint8Array, ino: number, kind: number): void {
@@ -67,9 +71,7 @@ export class DirentTable {
 
   /** Up to 256 entries after the cookie, in cookie order. */
   after(parent: number, cookie: number): DirentRow[] {
-    return this.#after
-      .all(parent, cookie)
-      .map((row) => ({ parent, cookie: row[0], name: row[1], ino: row[2], kind: row[3] }))
+    return this.#after.all(parent, cookie).map((row) => toRow(parent, row))
   }
 
   /** The largest cookie below `cookie` that no entry of the directory has. */
@@ -90,4 +92,18 @@ export class DirentTable {
   names(ino: number): { parent: number; name: Buffer }[] {
     return this.#names.all(ino).map((row) => ({ parent: row[0], name: row[1] }))
   }
+}
+
+function toRow(parent: number, [cookie, name, ino, kind]: Columns): DirentRow {
+  requireTarget(parent, ino, kind)
+  const fault = Buffer.isBuffer(name) ? direntNameFault(name) : 'a name of no bytes'
+  if (fault !== undefined) badRow('an entry of directory', String(parent), fault)
+  if (!Number.isSafeInteger(cookie)) badRow('an entry of directory', String(parent), 'no cookie')
+  return { parent, cookie, name, ino, kind }
+}
+
+/** A region is untrusted: what an entry leads to is told to the kernel as it stands. */
+function requireTarget(parent: number, ino: number, kind: number): void {
+  if (Number.isSafeInteger(ino) && ino >= 1 && isFileType(kind)) return
+  badRow('an entry of directory', String(parent), `inode ${ino} of type ${kind}`)
 }

@@ -9,10 +9,11 @@ import type { Change } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
 import { DirentTable } from './dirents.ts'
 import { FreeSpaceTable } from './free-space.ts'
+import { ImageCheck, INDEX_PAGE_SIZE, type TreeKind } from './image-check.ts'
 import { InodeTable } from './inodes.ts'
 import { PoisonTable } from './poison.ts'
 import { RmapTable } from './rmap.ts'
-import { TABLES } from './schema.ts'
+import { SCHEMA, TABLES } from './schema.ts'
 import { XattrTable } from './xattrs.ts'
 
 /**
@@ -20,11 +21,13 @@ import { XattrTable } from './xattrs.ts'
  */
 const MEMORY_IMAGE_MAX = 512 * 1024 * 1024
 
-export const INDEX_PAGE_SIZE = 4096
+export { INDEX_PAGE_SIZE } from './image-check.ts'
 
 export interface IndexOptions {
   /** Directory of the private scratch file; without it an image in memory is used when it fits. */
   readonly directory?: string | undefined
+  /** Region offset of the image, for messages. */
+  readonly offset?: number
 }
 
 export class Index {
@@ -68,27 +71,28 @@ export class Index {
 
   /**
    * Opens a checkpoint image from a region, which is untrusted: no trigger, view or function of
-   * the image may run, so its schema must be ours to the letter.
+   * the image may run, so its schema must be ours to the letter. Throws MediaError.
    */
   static open(image: Buffer, options: IndexOptions = {}): Index {
     const inMemory = options.directory === undefined && image.length <= MEMORY_IMAGE_MAX
     let database: Database.Database | undefined
     try {
+      const check = new ImageCheck(image)
+      // The schema's own tree, before SQLite reads it.
+      check.walk(1, 'table')
       database = inMemory
         ? new Database(image)
         : openScratch(image, options.directory ?? '/var/tmp')
       database.pragma('trusted_schema = OFF')
       database.pragma('cell_size_check = ON')
-      requireSchema(database)
+      for (const [root, kind] of requireSchema(database)) check.walk(root, kind)
       return new Index(database)
     } catch (error) {
       database?.close()
-      if (error instanceof MediaError) throw error
-      throw new MediaError(
-        'checkpoint image',
-        0,
-        `SQLite cannot read it (${(error as Error).message})`,
-      )
+      const offset = options.offset ?? 0
+      if (error instanceof MediaError) throw error.moved(offset)
+      const sentence = `SQLite cannot read it (${(error as Error).message})`
+      throw new MediaError('checkpoint image', offset, sentence)
     }
   }
 
@@ -188,12 +192,26 @@ function openScratch(image: Buffer, directory: string): Database.Database {
   }
 }
 
-function requireSchema(database: Database.Database): void {
+/** Ours to the letter, names included; returns the pages its b-trees begin at. */
+function requireSchema(database: Database.Database): [root: number, kind: TreeKind][] {
   const rows = database
-    .prepare<[], string>('SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid')
-    .pluck()
+    .prepare<[], string[]>('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid')
+    .raw()
     .all()
-  const same = rows.length === TABLES.length && rows.every((sql, at) => sql === TABLES[at])
+  const same = rows.length === SCHEMA.length && rows.every((row, at) => isSame(row, SCHEMA[at]!))
   if (!same)
     throw new MediaError('checkpoint image', 0, 'its tables are not those of a holdfast index')
+  const roots = database.prepare<[], number>('SELECT rootpage FROM sqlite_schema ORDER BY rowid')
+  return roots
+    .pluck()
+    .all()
+    .map((root, at) => [root, kindOf(SCHEMA[at]!)])
+}
+
+function kindOf([type, , , sql]: readonly string[]): TreeKind {
+  return type === 'table' && !sql?.endsWith('WITHOUT ROWID') ? 'table' : 'index'
+}
+
+function isSame(one: readonly string[], other: readonly string[]): boolean {
+  return one.every((column, at) => column === other[at])
 }

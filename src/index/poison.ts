@@ -6,15 +6,22 @@ type Columns = [block: number, blocks: number]
 
 export class PoisonTable {
   readonly #all: Statement<[], Columns>
-  readonly #overlapping: Statement<[number, number], Columns>
+  readonly #predecessor: Statement<[number], number>
+  readonly #overlapping: Statement<[number, number, number], Columns>
   readonly #insert: Statement
   readonly #remove: Statement
 
   constructor(database: Database) {
     const all = database.prepare<[], Columns>('SELECT block, blocks FROM poison ORDER BY block')
     this.#all = all.raw() as unknown as typeof all
-    const overlapping = database.prepare<[number, number], Columns>(
-      `SELECT block, blocks FROM poison WHERE block < ? AND block + blocks > ? ORDER BY block`,
+    this.#predecessor = database
+      .prepare<[number], number>(
+        'SELECT block FROM poison WHERE block <= ? ORDER BY block DESC LIMIT 1',
+      )
+      .pluck()
+    const overlapping = database.prepare<[number, number, number], Columns>(
+      `SELECT block, blocks FROM poison WHERE block >= ? AND block < ? AND block + blocks > ?
+       ORDER BY block`,
     )
     this.#overlapping = overlapping.raw() as unknown as typeof overlapping
     this.#insert = database.prepare('INSERT INTO poison(block, blocks) VALUES (?, ?)')
@@ -25,8 +32,10 @@ export class PoisonTable {
     return this.#all.all().map((row) => ({ block: row[0], blocks: row[1] }))
   }
 
+  /** INVARIANT: rows are disjoint, so at most one begins before the range and reaches into it. */
   overlapping(block: number, blocks: number): BlockRange[] {
-    const rows = this.#overlapping.all(block + blocks, block)
+    const first = this.#predecessor.get(block) ?? block
+    const rows = this.#overlapping.all(first, block + blocks, block)
     return rows.map((row) => ({ block: row[0], blocks: row[1] }))
   }
 

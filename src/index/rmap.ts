@@ -3,12 +3,19 @@
  * blocks are. Both questions are one seek and a short scan.
  */
 import type { Database, Statement } from 'better-sqlite3'
-import type { ExtentRow } from '../media/change.ts'
+import { EXTENT_UNWRITTEN, type ExtentRow } from '../media/change.ts'
+import { badRow } from './damage.ts'
 
 type Columns = [block: number, blocks: number, owner: number, fileBlock: number, flags: number]
 
+/** A region is untrusted: numbers that are none would spread from here. */
 function toRow(row: Columns): ExtentRow {
-  return { block: row[0], blocks: row[1], owner: row[2], fileBlock: row[3], flags: row[4] }
+  const [block, blocks, owner, fileBlock, flags] = row
+  const whole = row.every(Number.isSafeInteger) && Number.isSafeInteger(fileBlock + blocks)
+  if (!whole || block < 0 || blocks < 1 || fileBlock < 0 || (flags & ~EXTENT_UNWRITTEN) !== 0) {
+    badRow('an extent of owner', String(owner), `${blocks} blocks at ${block}, flags ${flags}`)
+  }
+  return { block, blocks, owner, fileBlock, flags }
 }
 
 export class RmapTable {

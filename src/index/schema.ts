@@ -1,7 +1,7 @@
 /**
  * The SQLite schema of the index. The index is derived: the truth is the checkpoint image and the
- * journal in the region. Images come from strangers, so `schemaOf` an opened image is compared with
- * this text before a row is read.
+ * journal in the region. Images come from strangers, so the schema of an opened image is compared
+ * with this text before a row is read.
  *
  * INVARIANT: rmap rows that overlap have the same block and blocks (shared extents).
  * INVARIANT: `free` rows are disjoint, never adjacent, and disjoint from every rmap and poison row.
@@ -45,3 +45,9 @@ export const TABLES: readonly string[] = [
   'CREATE INDEX free_large ON free(block) WHERE blocks >= 512',
   'CREATE TABLE poison(block INTEGER PRIMARY KEY, blocks INTEGER NOT NULL) STRICT',
 ]
+
+/** The rows of sqlite_schema, but for the root pages: type, name, table, SQL. */
+export const SCHEMA: readonly (readonly string[])[] = TABLES.map((sql) => {
+  const [, , type, name, table] = /^CREATE (UNIQUE )?(TABLE|INDEX) (\w+)(?: ON (\w+))?/.exec(sql)!
+  return [type!.toLowerCase(), name!, table ?? name!, sql]
+})

@@ -1,5 +1,6 @@
 /** The xattr table. */
 import type { Database, Statement } from 'better-sqlite3'
+import { badRow } from './damage.ts'
 
 export class XattrTable {
   readonly #get: Statement<[number, Uint8Array], Buffer>
@@ -19,7 +20,8 @@ export class XattrTable {
   }
 
   get(ino: number, name: Uint8Array): Buffer | undefined {
-    return this.#get.get(ino, name)
+    const value = this.#get.get(ino, name)
+    return value === undefined ? undefined : requireBytes(ino, value)
   }
 
   put(ino: number, name: Uint8Array, value: Uint8Array): void {
@@ -31,6 +33,10 @@ export class XattrTable {
   }
 
   list(ino: number): Buffer[] {
-    return this.#list.all(ino)
+    return this.#list.all(ino).map((name) => requireBytes(ino, name))
   }
+}
+
+function requireBytes(ino: number, value: Buffer): Buffer {
+  return Buffer.isBuffer(value) ? value : badRow('an attribute of inode', String(ino), 'no bytes')
 }

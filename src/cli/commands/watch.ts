@@ -39,6 +39,8 @@ function detail(event: FilesystemEvent): string {
     }
     case 'shutdown':
       return `: ${event.reason} (region offset ${event.offset})`
+    case 'scrub':
+      return ` ${event.state}: ${formatSize(event.checked)} read, ${formatSize(event.found)} bad`
     case 'checkpoint': {
       const { sequence, bytes, milliseconds } = event
       return ` ${sequence}: ${formatSize(bytes)} in ${Math.round(milliseconds)} ms`

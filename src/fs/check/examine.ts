@@ -3,7 +3,10 @@
  * and the index they lead to.
  */
 import type { Memory } from '../../dax/memory.ts'
+import { indexDamage } from '../../index/damage.ts'
+import { BLOCK_SIZE } from '../../media/geometry.ts'
 import { readSuperblocks, type Superblock, type SuperblockPair } from '../../media/superblock.ts'
+import { type BadFile, findBadFiles } from './bad-files.ts'
 import { checkPasses } from './check.ts'
 import { findIndex, settleSlots } from './find-index.ts'
 import { findOrphans } from './inodes.ts'
@@ -29,6 +32,8 @@ export interface Examination {
   readonly slot: 0 | 1
   /** Unlinked while open: the next mount frees them. */
   readonly orphans: number
+  /** Parts of files that lie on bad memory. */
+  readonly badFiles: readonly BadFile[]
 }
 
 export const STAGES = [
@@ -56,26 +61,41 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
     salvaged: undefined,
     slot: 0,
     orphans: 0,
+    badFiles: [],
   } as const
   if (superblock === undefined) return none
   noticePoison(superblock, notices)
   yield 'checkpoint image'
   const loaded = findIndex(memory, pair, superblock, options, { problems, notices })
-  if (loaded === undefined) return none
+  if (loaded === undefined) {
+    judgeShutdown(problems)
+    return none
+  }
   const { salvaged, slot } = loaded
   const { index, sequence } = salvaged
+  const offset = (superblock.slots[slot][0]?.block ?? 0) * BLOCK_SIZE
   let whole = false
   try {
     yield 'journal'
     noticeJournal(superblock, salvaged, problems, notices)
     if (superblock.state !== 'clean') settleSlots(index, superblock)
     const found = yield* checkPasses(index.database, superblock.geometry, superblock, { sequence })
-    problems.push(...(options.mounted ? found.filter(isSteady) : found))
+    const steady = options.mounted ? found.filter(isSteady) : found
+    // Rows have no place of their own: they are where their image is.
+    for (const problem of steady) problems.push({ offset, ...problem })
     const orphans = findOrphans(index.database).length
     if (orphans > 0) notices.push(`${orphans} removed files wait to be freed; a mount does it`)
+    const badFiles = findBadFiles(index)
     whole = true
     judgeShutdown(problems)
-    return { pair, superblock, problems, notices, salvaged, slot, orphans }
+    return { pair, superblock, problems, notices, salvaged, slot, orphans, badFiles }
+  } catch (error) {
+    const damage = indexDamage(error, offset)
+    if (damage === undefined) throw error
+    const problem = { structure: 'checkpoint', code: 'checkpoint-damaged', offset } as const
+    problems.push({ ...problem, message: damage.message, fixable: false })
+    judgeShutdown(problems)
+    return none
   } finally {
     // The caller stopped in the middle, or something failed.
     if (!whole) index.close()

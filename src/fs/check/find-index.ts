@@ -3,7 +3,7 @@ import type { Memory, MemoryFailure } from '../../dax/memory.ts'
 import type { Index } from '../../index/index.ts'
 import { OWNER_CHECKPOINT } from '../../media/change.ts'
 import { MediaError } from '../../media/errors.ts'
-import { BLOCK_SIZE } from '../../media/geometry.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../../media/geometry.ts'
 import type { Superblock, SuperblockPair } from '../../media/superblock.ts'
 import { checkIndex } from './check.ts'
 import type { ExamineOptions } from './examine.ts'
@@ -117,15 +117,33 @@ function isComplete({ index, sequence, damage }: Salvaged, superblock: Superbloc
 }
 
 /**
- * A crash may have come between the record of a slot's growth and the superblock that lists it. A
- * mount gives such units back, so they are no damage.
+ * A crash may have come between the record of a slot's change and the superblock that lists it. A
+ * mount gives such units back, but for blocks that failed, so they are no damage.
  */
 export function settleSlots(index: Index, superblock: Superblock): void {
   const slots = superblock.slots.flat()
-  for (const { block, blocks, owner, fileBlock } of index.rmap.ofOwner(OWNER_CHECKPOINT)) {
+  const rows = index.database
+    .prepare<[], { block: number; fileBlock: number }>(
+      `SELECT block, file_block AS fileBlock FROM rmap
+       WHERE owner = ${OWNER_CHECKPOINT} AND blocks = ${BLOCKS_PER_UNIT}`,
+    )
+    .all()
+  const { dataStartBlock, dataEndBlock } = superblock.geometry
+  for (const { block, fileBlock } of rows) {
     const listed = slots.some((slot) => slot.block <= block && block < slot.block + slot.blocks)
-    if (listed || index.poison.overlapping(block, blocks).length > 0) continue
-    index.rmap.remove(block, owner, fileBlock)
-    index.freeSpace.free(block, blocks)
+    const inside = block >= dataStartBlock && block + BLOCKS_PER_UNIT <= dataEndBlock
+    if (listed || !inside || index.freeSpace.overlapping(block, BLOCKS_PER_UNIT).length > 0)
+      continue
+    index.rmap.remove(block, OWNER_CHECKPOINT, fileBlock)
+    giveBack(index, block, block + BLOCKS_PER_UNIT)
   }
+}
+
+function giveBack(index: Index, block: number, end: number): void {
+  let at = block
+  for (const bad of index.poison.overlapping(block, end - block)) {
+    if (bad.block > at) index.freeSpace.free(at, bad.block - at)
+    at = Math.max(at, bad.block + bad.blocks)
+  }
+  if (at < end) index.freeSpace.free(at, end - at)
 }

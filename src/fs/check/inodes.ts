@@ -1,5 +1,6 @@
 /** Every inode on its own: type, owner, size, times, target. */
 import type { Database } from 'better-sqlite3'
+import { COUNTER_MAX } from '../../media/geometry.ts'
 import type { Report } from './problem.ts'
 import { applyRules, type Rule } from './rules.ts'
 
@@ -13,8 +14,16 @@ const KNOWN_TYPES = '(4096, 8192, 16384, 24576, 32768, 40960, 49152)'
 const SAFE = Number.MAX_SAFE_INTEGER
 const TARGET_MAX = 4095
 
-/** Above it a sequence is damage, not age; a repair goes on counting behind the ones below. */
-export const SEQUENCE_MAX = 2 ** 50
+/** Above it a sequence is damage, not age: no mount can count as far. */
+export const SEQUENCE_MAX = 2 * COUNTER_MAX
+
+export const BAD_MODE = `(mode NOT BETWEEN 0 AND 65535 OR ${TYPE} NOT IN ${KNOWN_TYPES})`
+
+export const BAD_TARGET = `(${IS_SYMLINK} AND (target IS NULL OR instr(target, x'00')
+  OR length(target) NOT BETWEEN 1 AND ${TARGET_MAX}))`
+
+/** What a record of the inode could not hold; `flags` are three bits. */
+export const BAD_FIELD = `(rdev NOT BETWEEN 0 AND ${SAFE} OR flags NOT BETWEEN 0 AND 7)`
 
 /** The kernel's nanoseconds are below 10^9, and our numbers are exact up to 2^53. */
 const BAD_TIMES = ['atime', 'mtime', 'ctime', 'btime']
@@ -27,7 +36,7 @@ function inodeRules(sequence: number): Rule[] {
       code: 'inode-number',
       when: `ino < 1 OR ino > ${SEQUENCE_MAX}`,
       say: (row) => `inode number ${row.ino} is impossible`,
-      fixable: false,
+      fixable: true,
     },
     {
       code: 'inode-sequence',
@@ -37,9 +46,15 @@ function inodeRules(sequence: number): Rule[] {
     },
     {
       code: 'inode-mode',
-      when: `mode NOT BETWEEN 0 AND 65535 OR ${TYPE} NOT IN ${KNOWN_TYPES}`,
+      when: BAD_MODE,
       say: (row) => `inode ${row.ino} has no valid type: mode ${(row.mode ?? 0).toString(8)}`,
-      fixable: false,
+      fixable: true,
+    },
+    {
+      code: 'inode-field',
+      when: BAD_FIELD,
+      say: (row) => `inode ${row.ino} has a device number or flags out of range`,
+      fixable: true,
     },
     {
       code: 'inode-owner',
@@ -67,9 +82,9 @@ function inodeRules(sequence: number): Rule[] {
     },
     {
       code: 'symlink-target',
-      when: `${IS_SYMLINK} AND (target IS NULL OR length(target) NOT BETWEEN 1 AND ${TARGET_MAX})`,
+      when: BAD_TARGET,
       say: (row) => `symbolic link ${row.ino} has no valid target`,
-      fixable: false,
+      fixable: true,
     },
     {
       code: 'symlink-size',
@@ -103,7 +118,7 @@ export function checkInodes(database: Database, report: Report, sequence: number
     report.add({ ...problem, code: 'root-missing', message: 'the root directory is missing' })
   } else if ((row.mode & 0o170000) !== 0o040000) {
     const message = 'inode 1 is not a directory: the root must be'
-    report.add({ ...problem, code: 'root-mode', message, fixable: false })
+    report.add({ ...problem, code: 'root-mode', message })
   } else if (row.parent !== 1) {
     const message = `the root's parent is ${row.parent}: it must be the root itself`
     report.add({ ...problem, code: 'root-parent', message })

@@ -48,7 +48,7 @@ function direntRules(sequence: number): Rule[] {
       code: 'dirent-cookie',
       when: `d.cookie < 1 OR d.cookie > ${SEQUENCE_MAX}`,
       say: (row) => `an entry of directory ${row.parent} has an impossible cookie: ${row.cookie}`,
-      fixable: false,
+      fixable: true,
     },
     {
       code: 'dirent-sequence',

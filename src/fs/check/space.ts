@@ -62,7 +62,7 @@ class SpaceWalker {
       )
       return
     }
-    if (source === RMAP) this.#stepExtent(block, blocks, owner, flags)
+    if (source === RMAP) this.#stepExtent(block, owner, flags)
     else if (source === FREE) this.#stepFree(block)
     else this.#stepPoison(block)
     if (block > this.#covered) this.#addGap(this.#covered, block)
@@ -78,23 +78,23 @@ class SpaceWalker {
     if (this.#covered < this.#blocks) this.#addGap(this.#covered, this.#blocks)
   }
 
-  #stepExtent(block: number, blocks: number, owner: number, flags: number): void {
+  #stepExtent(block: number, owner: number, flags: number): void {
     const last = this.#last[RMAP]
     if (owner === 0 || (owner < 0 && !OWNER_NAMES.has(owner))) {
       this.#add('extent-owner', RMAP, block, owner, `block ${block} belongs to owner ${owner}`)
     }
     if (flags !== 0 && (flags !== EXTENT_UNWRITTEN || owner < 0)) {
       const message = `the extent of ${nameOwner(owner)} at block ${block} has flags ${flags}`
-      this.#add('extent-flags', RMAP, block, owner, message, false)
+      this.#add('extent-flags', RMAP, block, owner, message)
     }
     if (block < this.#last[FREE].end) this.#addOverlap(block, 'owned and free')
     if (block >= last.end) return
     const both = `${nameOwner(last.owner)} and ${nameOwner(owner)}`
     if (owner < 0 || last.owner < 0) {
       this.#add('extent-metadata', RMAP, block, owner, `block ${block} belongs to ${both}`)
-    } else if (block !== last.block || blocks !== last.blocks) {
-      const message = `block ${block} belongs to ${both}, whose extents differ`
-      this.#add('extent-shared', RMAP, block, owner, message, false)
+    } else {
+      // A file frees its blocks without asking who else has them.
+      this.#add('extent-shared', RMAP, block, owner, `block ${block} belongs to ${both}`)
     }
   }
 
@@ -124,16 +124,10 @@ class SpaceWalker {
     this.#add('space-lost', FREE, start, 0, message)
   }
 
-  #add(
-    code: string,
-    source: number,
-    block: number,
-    owner: number,
-    message: string,
-    fixable = true,
-  ): void {
+  #add(code: string, source: number, block: number, owner: number, message: string): void {
     const structure = STRUCTURES[source]!
-    const problem: Problem = { structure, code, message, offset: block * BLOCK_SIZE, fixable }
+    const offset = block * BLOCK_SIZE
+    const problem: Problem = { structure, code, message, offset, fixable: true }
     this.#report.add(owner > 0 ? { ...problem, inode: owner } : problem)
   }
 }

@@ -1,8 +1,14 @@
 /** What every step of a repair works on. */
 import type { Index } from '../../index/index.ts'
 import type { Geometry } from '../../media/geometry.ts'
-import type { Superblock } from '../../media/superblock.ts'
+import type { BlockRange, Superblock } from '../../media/superblock.ts'
 import type { Actions } from './actions.ts'
+
+/**
+ * What becomes of a range that two files claim, in the file that loses it: it reads as zeros, or it
+ * cannot be read until somebody writes it or clears the poison.
+ */
+export type OverlapChoice = 'zero' | 'quarantine'
 
 export interface RepairContext {
   readonly index: Index
@@ -11,6 +17,9 @@ export interface RepairContext {
   readonly actions: Actions
   /** Seconds since 1970, for what the repair makes. */
   readonly now: number
+  readonly overlap: OverlapChoice
+  /** Blocks to be zeroed before the new checkpoint counts: nobody owned them so far. */
+  readonly zeroed: BlockRange[]
   /**
    * The last sequence given out; a repair takes the next ones for the inodes and names it makes.
    */
@@ -18,11 +27,12 @@ export interface RepairContext {
 }
 
 /** A row that a step is about to change: whom it is about, and what to say. */
-export type IdRow = Readonly<Record<string, number>>
+export type IdRow = Readonly<Record<string, bigint>>
 
 /**
  * Runs `change` on the rows `select` finds, and says so for each. The rows are read first: SQLite
- * does not like a table that changes under the statement that reads it.
+ * does not like a table that changes under the statement that reads it. Integers are exact: a
+ * damaged key that was rounded would name no row.
  */
 export function fixRows(
   context: RepairContext,
@@ -32,7 +42,7 @@ export function fixRows(
   say: (row: IdRow) => string,
 ): void {
   const { database } = context.index
-  const rows = database.prepare<[], IdRow>(select).all()
+  const rows = database.prepare<[], IdRow>(select).safeIntegers().all()
   if (rows.length === 0) return
   const statement = database.prepare<[IdRow]>(change)
   for (const row of rows) {

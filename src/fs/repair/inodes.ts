@@ -1,7 +1,7 @@
 /** Repairs of single inodes: values nobody can use are replaced by values everybody can. */
 
 import { BLOCK_SIZE } from '../../media/geometry.ts'
-import { SEQUENCE_MAX } from '../check/inodes.ts'
+import { BAD_FIELD } from '../check/inodes.ts'
 import { fixRows, type RepairContext } from './context.ts'
 
 const SAFE = Number.MAX_SAFE_INTEGER
@@ -9,8 +9,15 @@ const NOBODY = 65534
 
 export function repairInodes(context: RepairContext): void {
   restoreRoot(context)
-  repairSequence(context)
   repairTimes(context)
+  fixRows(
+    context,
+    'inode-field',
+    `SELECT ino FROM inode WHERE ${BAD_FIELD}`,
+    `UPDATE inode SET rdev = iif(rdev BETWEEN 0 AND ${SAFE}, rdev, 0),
+       flags = iif(flags BETWEEN 0 AND 7, flags, 7) WHERE ino = @ino`,
+    (row) => `inode ${row.ino}: device number and flags are in range again`,
+  )
   fixRows(
     context,
     'inode-owner',
@@ -54,14 +61,18 @@ export function repairInodes(context: RepairContext): void {
 
 function restoreRoot(context: RepairContext): void {
   const { index, actions, now } = context
-  const root = index.inodes.get(1)
+  const root = index.database.prepare('SELECT 1 FROM inode WHERE ino = 1').get()
   if (root === undefined) {
     index.inodes.put({ ...emptyInode(now), ino: 1, mode: 0o040755, nlink: 2, parent: 1 })
     actions.add('root-missing', 'made a new root directory')
-  } else if (root.parent !== 1 && (root.mode & 0o170000) === 0o040000) {
-    index.inodes.put({ ...root, parent: 1 })
-    actions.add('root-parent', "the root's parent is the root again")
   }
+  fixRows(
+    context,
+    'root-parent',
+    'SELECT ino FROM inode WHERE ino = 1 AND parent <> 1',
+    'UPDATE inode SET parent = 1 WHERE ino = @ino',
+    () => "the root's parent is the root again",
+  )
 }
 
 /** An inode of the caller (root: fsck), with nothing in it. */
@@ -69,21 +80,6 @@ export function emptyInode(now: number) {
   const owner = { uid: 0, gid: 0, rdev: 0, flags: 0, size: 0, blocks: 0, target: null }
   const times = { atime: now, mtime: now, ctime: now, btime: now }
   return { ...owner, ...times, atimeNs: 0, mtimeNs: 0, ctimeNs: 0, btimeNs: 0 }
-}
-
-/** Numbers above the last sequence would be given out a second time: go on behind them. */
-function repairSequence(context: RepairContext): void {
-  const { database } = context.index
-  const highest = database
-    .prepare<[{ most: number }], number | null>(
-      `SELECT max(n) FROM (SELECT max(ino) AS n FROM inode WHERE ino <= @most
-       UNION ALL SELECT max(cookie) FROM dirent WHERE cookie <= @most)`,
-    )
-    .pluck()
-    .get({ most: SEQUENCE_MAX })
-  if (highest === null || highest === undefined || highest <= context.sequence) return
-  context.actions.add('sequence', `the last sequence is now ${highest}, was ${context.sequence}`)
-  context.sequence = highest
 }
 
 function repairTimes(context: RepairContext): void {

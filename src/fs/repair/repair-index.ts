@@ -4,22 +4,30 @@
  */
 
 import type { RepairContext } from './context.ts'
-import { repairCounts } from './counts.ts'
+import { rebuildFree, repairCounts } from './counts.ts'
 import { repairExtents } from './extents.ts'
 import { repairInodes } from './inodes.ts'
 import { freeOrphans, reconnect } from './lost-found.ts'
 import { repairNames, repairParents } from './names.ts'
+import { repairNumbers } from './numbers.ts'
+import { repairOverlaps } from './overlaps.ts'
+import { repairTypes } from './types.ts'
 
 export function repairIndex(context: RepairContext): void {
   const { index } = context
   index.begin()
   try {
+    repairNumbers(context)
+    repairTypes(context)
     repairInodes(context)
     repairNames(context)
     freeOrphans(context)
     reconnect(context)
     repairParents(context)
     repairExtents(context)
+    // Overlaps are settled with space that is really free.
+    rebuildFree(context)
+    repairOverlaps(context)
     repairCounts(context)
     index.commit()
   } catch (error) {

@@ -8,11 +8,12 @@ import type { Memory } from '../../dax/memory.ts'
 import { Checkpointer } from '../../journal/checkpoint.ts'
 import { Halves } from '../../journal/halves.ts'
 import { MediaError } from '../../media/errors.ts'
+import { BLOCK_SIZE } from '../../media/geometry.ts'
 import type { BlockRange, Superblock } from '../../media/superblock.ts'
 import type { Examination } from '../check/examine.ts'
 import { copiesAgree } from '../check/superblocks.ts'
 import { type Action, Actions } from './actions.ts'
-import type { RepairContext } from './context.ts'
+import type { OverlapChoice, RepairContext } from './context.ts'
 import { rebuildFree } from './counts.ts'
 import { stillBad } from './probe.ts'
 import { repairIndex } from './repair-index.ts'
@@ -37,17 +38,34 @@ function poisonLeft(memory: Memory, superblock: Superblock): BlockRange[] {
   return superblock.poison.filter((range) => stillBad(memory, [range]).length > 0)
 }
 
-/** `now` is in seconds since 1970. Throws MediaError when the result cannot be written. */
-export function repairRegion(memory: Memory, examination: Examination, now: number): Action[] {
+export interface RepairOptions {
+  /** Seconds since 1970. */
+  readonly now: number
+  readonly overlap?: OverlapChoice
+}
+
+/** What a repair would do, sentence by sentence, and the doing. */
+export interface Plan {
+  readonly actions: Action[]
+  write(): void
+}
+
+/**
+ * Puts the examined index right in memory; nothing is written before write(). Throws MediaError
+ * when the result cannot be written.
+ */
+export function planRepair(memory: Memory, examination: Examination, options: RepairOptions): Plan {
   const { superblock, salvaged, slot } = examination
-  if (superblock === undefined || salvaged === undefined) return []
+  if (superblock === undefined || salvaged === undefined) return { actions: [], write() {} }
   const actions = new Actions()
   const context: RepairContext = {
     index: salvaged.index,
     geometry: superblock.geometry,
     slots: superblock.slots,
     actions,
-    now,
+    now: options.now,
+    overlap: options.overlap ?? 'quarantine',
+    zeroed: [],
     // What was lost had numbers, and numbers are never given out twice.
     sequence: salvaged.sequence + salvaged.lost,
   }
@@ -57,14 +75,8 @@ export function repairRegion(memory: Memory, examination: Examination, now: numb
   requireJournal({ ...superblock, poison })
   const target = slot === 0 ? 1 : 0
   const slots = arrangeSlots(context, memory, target)
-  if (slots === undefined) {
-    throw new MediaError(
-      'checkpoint',
-      0,
-      'there is no free unit for a new image: nothing was written',
-    )
-  }
-  writeCheckpoint(memory, context, target, {
+  tellWritten(examination, actions)
+  const repaired: Superblock = {
     ...superblock,
     slots,
     poison,
@@ -72,9 +84,28 @@ export function repairRegion(memory: Memory, examination: Examination, now: numb
     // Every record in the journal was made with the old one: none of them is read again.
     journalSeed: otherSeed(superblock.journalSeed),
     checkpoint: { ...superblock.checkpoint, slot },
-  })
-  tellWritten(examination, actions)
-  return actions.list()
+  }
+  return {
+    actions: actions.list(),
+    write() {
+      for (const { block, blocks } of context.zeroed) {
+        memory.zero(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+        memory.flush(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
+      }
+      writeCheckpoint(memory, context, target, repaired)
+    },
+  }
+}
+
+/** Plans, and does it. */
+export function repairRegion(
+  memory: Memory,
+  examination: Examination,
+  options: RepairOptions,
+): Action[] {
+  const plan = planRepair(memory, examination, options)
+  plan.write()
+  return plan.actions
 }
 
 /** A filesystem that was shut down stays so while something is wrong that nobody could correct. */

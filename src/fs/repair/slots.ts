@@ -1,8 +1,10 @@
 /** Where the repaired index goes: checkpoint slots without bad units, large enough for an image. */
 import type { Memory } from '../../dax/memory.ts'
 import { OWNER_CHECKPOINT } from '../../media/change.ts'
-import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../../media/geometry.ts'
+import { MediaError } from '../../media/errors.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT, UNIT_SIZE } from '../../media/geometry.ts'
 import type { BlockRange, Slots } from '../../media/superblock.ts'
+import { MAX_SLOT_EXTENTS } from '../../media/superblock-layout.ts'
 import { slotRow } from '../check/layout.ts'
 import type { RepairContext } from './context.ts'
 import { rebuildFree } from './counts.ts'
@@ -13,31 +15,87 @@ const IMAGE_MARGIN = 1024 * 1024
 
 /**
  * Takes bad units out of both slots and gives `target` room for the image; the rmap says the same
- * afterwards. Returns undefined when there are not enough free units.
+ * afterwards. Throws MediaError when there are not enough free units.
  */
-export function arrangeSlots(
-  context: RepairContext,
-  memory: Memory,
-  target: 0 | 1,
-): Slots | undefined {
+export function arrangeSlots(context: RepairContext, memory: Memory, target: 0 | 1): Slots {
   const slots: [BlockRange[], BlockRange[]] = [
     keepGood(context, memory, context.slots[0]),
     keepGood(context, memory, context.slots[1]),
   ]
-  for (const slot of [target, target === 0 ? 1 : 0] as const) {
-    while (capacity(slots[slot]) < context.index.imageSize() + IMAGE_MARGIN) {
-      const unit = takeFreeUnit(context)
-      if (unit === undefined && slot === target) return undefined
-      // The other one can wait: the next mount makes it grow when there is space again.
-      if (unit === undefined) break
-      slots[slot] = append(slots[slot], unit)
-      context.actions.add(
-        'slot-grown',
-        `gave checkpoint slot ${slot} the unit at block ${unit.block}`,
-      )
+  if (!grow(context, slots, target)) {
+    // Nothing in the target is needed any more: what is best of all free units takes its place.
+    giveBack(context, slots[target])
+    slots[target] = longestRuns(context)
+    if (slots[target].length === 0) {
+      const sentence = 'there are no free units for a new image: nothing was written'
+      const { block } = context.slots[target][0] ?? { block: context.geometry.dataStartBlock }
+      throw new MediaError('checkpoint', block * BLOCK_SIZE, sentence)
     }
+    context.actions.add(
+      'slot-moved',
+      `gave checkpoint slot ${target} other units: it was in pieces`,
+    )
   }
+  // The other one can wait: the next mount makes it grow when there is space again.
+  grow(context, slots, target === 0 ? 1 : 0)
   return slots
+}
+
+/** False when there is no unit, or no place in the list of extents, for what the image needs. */
+function grow(context: RepairContext, slots: [BlockRange[], BlockRange[]], slot: 0 | 1): boolean {
+  while (capacity(slots[slot]) < needed(context) || slots[slot].length > MAX_SLOT_EXTENTS) {
+    const unit = slots[slot].length > MAX_SLOT_EXTENTS ? undefined : findFreeUnit(context)
+    if (unit === undefined) return false
+    const longer = append(slots[slot], unit)
+    if (longer.length > MAX_SLOT_EXTENTS) return false
+    takeUnits(context, unit)
+    slots[slot] = longer
+    const message = `gave checkpoint slot ${slot} the unit at block ${unit.block}`
+    context.actions.add('slot-grown', message)
+  }
+  return true
+}
+
+function needed({ index }: RepairContext): number {
+  return index.imageSize() + IMAGE_MARGIN
+}
+
+function giveBack({ index }: RepairContext, slot: readonly BlockRange[]): void {
+  for (const { block, blocks } of slot.flatMap(unitsOf)) {
+    index.rmap.remove(block, OWNER_CHECKPOINT, 0)
+    index.freeSpace.free(block, blocks)
+  }
+}
+
+/** Enough units for the image in as few pieces as can be; none when even those are too many. */
+function longestRuns(context: RepairContext): BlockRange[] {
+  const runs = freeRuns(context).sort((a, b) => b.blocks - a.blocks)
+  const taken: BlockRange[] = []
+  for (const run of runs.slice(0, MAX_SLOT_EXTENTS)) {
+    const missing = Math.ceil((needed(context) - capacity(taken)) / UNIT_SIZE)
+    if (missing <= 0) break
+    const blocks = Math.min(run.blocks, missing * BLOCKS_PER_UNIT)
+    taken.push({ block: run.block, blocks })
+  }
+  if (capacity(taken) < needed(context)) return []
+  for (const range of taken) takeUnits(context, range)
+  return taken
+}
+
+/** Whole units of free space, in runs. */
+function freeRuns({ index, geometry }: RepairContext): BlockRange[] {
+  const runs: BlockRange[] = []
+  for (let from = geometry.dataStartBlock; ; ) {
+    const ranges = index.freeSpace.large(from)
+    for (const range of ranges) {
+      const block = Math.ceil(range.block / BLOCKS_PER_UNIT) * BLOCKS_PER_UNIT
+      const units = Math.floor((range.block + range.blocks - block) / BLOCKS_PER_UNIT)
+      if (units > 0) runs.push({ block, blocks: units * BLOCKS_PER_UNIT })
+    }
+    const last = ranges.at(-1)
+    if (last === undefined) return runs
+    from = last.block + last.blocks
+  }
 }
 
 function keepGood(
@@ -64,20 +122,14 @@ function keepGood(
 }
 
 /** The first whole unit of free space. */
-function takeFreeUnit({ index, geometry }: RepairContext): BlockRange | undefined {
-  for (let from = geometry.dataStartBlock; ; ) {
-    const ranges = index.freeSpace.large(from)
-    for (const { block, blocks } of ranges) {
-      const start = Math.ceil(block / BLOCKS_PER_UNIT) * BLOCKS_PER_UNIT
-      if (start + BLOCKS_PER_UNIT > block + blocks) continue
-      index.freeSpace.allocate(start, BLOCKS_PER_UNIT)
-      index.rmap.put(slotRow(start))
-      return { block: start, blocks: BLOCKS_PER_UNIT }
-    }
-    const last = ranges.at(-1)
-    if (last === undefined) return undefined
-    from = last.block + last.blocks
-  }
+function findFreeUnit(context: RepairContext): BlockRange | undefined {
+  const [first] = freeRuns(context)
+  return first === undefined ? undefined : { block: first.block, blocks: BLOCKS_PER_UNIT }
+}
+
+function takeUnits({ index }: RepairContext, range: BlockRange): void {
+  index.freeSpace.allocate(range.block, range.blocks)
+  for (const unit of unitsOf(range)) index.rmap.put(slotRow(unit.block))
 }
 
 /** The image is laid out along the list, so only a direct continuation joins. */

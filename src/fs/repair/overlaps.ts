@@ -1,0 +1,125 @@
+/**
+ * Blocks that two files claim. Both files stay; the one that was changed last keeps the blocks, for
+ * what is in them is likelier its own. The other one loses the range, and is told which.
+ */
+import { BLOCK_SIZE } from '../../media/geometry.ts'
+import type { BlockRange } from '../../media/superblock.ts'
+import type { RepairContext } from './context.ts'
+
+interface Claim {
+  readonly block: number
+  readonly blocks: number
+  readonly owner: number
+  readonly fileBlock: number
+  readonly flags: number
+}
+
+/** Runs when every row is of a file and in the region; sees all that overlap, in one walk. */
+export function repairOverlaps(context: RepairContext): void {
+  for (const cluster of [...overlapping(context)]) settle(context, cluster)
+}
+
+/** Groups of rows that hang together by blocks they share. */
+function* overlapping({ index }: RepairContext): Generator<Claim[]> {
+  const rows = index.database
+    .prepare<[], Claim>(
+      `SELECT block, blocks, owner, file_block AS fileBlock, flags FROM rmap WHERE owner > 0
+       ORDER BY block, owner, file_block`,
+    )
+    .iterate()
+  let cluster: Claim[] = []
+  let end = 0
+  for (const row of rows) {
+    if (row.block >= end) {
+      if (cluster.length > 1) yield cluster
+      cluster = []
+    }
+    cluster.push(row)
+    end = Math.max(end, row.block + row.blocks)
+  }
+  if (cluster.length > 1) yield cluster
+}
+
+function settle(context: RepairContext, cluster: readonly Claim[]): void {
+  const kept: Claim[] = []
+  for (const claim of ranked(context, cluster)) {
+    const lost = kept.flatMap((winner) => intersection(claim, winner))
+    if (lost.length > 0) cutOut(context, claim, lost, kept)
+    kept.push(...without(claim, lost))
+  }
+}
+
+/** The likeliest owner first: changed last, then made last. */
+function ranked({ index }: RepairContext, cluster: readonly Claim[]): Claim[] {
+  const changed = index.database
+    .prepare<[number], number>('SELECT mtime FROM inode WHERE ino = ?')
+    .pluck()
+  const times = new Map(cluster.map(({ owner }) => [owner, changed.get(owner) ?? 0]))
+  return [...cluster].sort(
+    (a, b) =>
+      times.get(b.owner)! - times.get(a.owner)! || b.owner - a.owner || a.fileBlock - b.fileBlock,
+  )
+}
+
+function intersection(a: BlockRange, b: BlockRange): BlockRange[] {
+  const block = Math.max(a.block, b.block)
+  const end = Math.min(a.block + a.blocks, b.block + b.blocks)
+  return end > block ? [{ block, blocks: end - block }] : []
+}
+
+/** What is left of a claim; the ranges are parts of it. */
+function without(claim: Claim, lost: readonly BlockRange[]): Claim[] {
+  const parts: Claim[] = []
+  let at = claim.block
+  const part = (block: number, end: number): Claim => {
+    return {
+      ...claim,
+      block,
+      blocks: end - block,
+      fileBlock: claim.fileBlock + block - claim.block,
+    }
+  }
+  for (const range of [...lost].sort((a, b) => a.block - b.block)) {
+    if (range.block > at) parts.push(part(at, range.block))
+    at = Math.max(at, range.block + range.blocks)
+  }
+  const end = claim.block + claim.blocks
+  if (at < end) parts.push(part(at, end))
+  return parts
+}
+
+function cutOut(
+  context: RepairContext,
+  claim: Claim,
+  lost: readonly BlockRange[],
+  winners: readonly Claim[],
+): void {
+  const { index, actions } = context
+  index.rmap.remove(claim.block, claim.owner, claim.fileBlock)
+  for (const part of without(claim, lost)) index.rmap.put(part)
+  for (const range of lost) {
+    const winner = winners.find((other) => intersection(range, other).length > 0)
+    const fileBlock = claim.fileBlock + range.block - claim.block
+    const done = lose(context, claim, fileBlock, range.blocks)
+    const where = `${range.blocks * BLOCK_SIZE} bytes at ${fileBlock * BLOCK_SIZE}`
+    actions.add(
+      'extent-shared',
+      `inode ${claim.owner}: ${where} are ${done}; inode ${winner?.owner} keeps their blocks`,
+    )
+  }
+}
+
+/** Returns what the range is now. */
+function lose(context: RepairContext, claim: Claim, fileBlock: number, blocks: number): string {
+  if (context.overlap === 'zero') return 'zeros now'
+  const { index, zeroed } = context
+  const free = index.freeSpace.from(context.geometry.dataStartBlock)
+  const range = free.find((candidate) => candidate.blocks >= blocks)
+  if (range === undefined) return 'zeros now (there is no space to quarantine them)'
+  const { block } = range
+  index.freeSpace.allocate(block, blocks)
+  index.rmap.put({ block, blocks, owner: claim.owner, fileBlock, flags: 0 })
+  index.poison.put(block, blocks)
+  zeroed.push({ block, blocks })
+  return 'quarantined: reading them fails'
+}
