@@ -6,12 +6,16 @@ import { bootId } from '../src/dax/identity.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { type Examination, examine } from '../src/fs/check/examine.ts'
 import { Filesystem } from '../src/fs/filesystem.ts'
+import { Actions } from '../src/fs/repair/actions.ts'
+import type { RepairContext } from '../src/fs/repair/context.ts'
 import { onlySafe } from '../src/fs/repair/policy.ts'
-import { needsRepair, repairRegion } from '../src/fs/repair/repair.ts'
+import { needsRepair, planRepair, repairRegion } from '../src/fs/repair/repair.ts'
+import { arrangeSlots } from '../src/fs/repair/slots.ts'
 import type { Index } from '../src/index/index.ts'
 import { Checkpointer } from '../src/journal/checkpoint.ts'
 import { listRecords } from '../src/journal/replay.ts'
-import { BLOCK_SIZE } from '../src/media/geometry.ts'
+import { OWNER_CHECKPOINT } from '../src/media/change.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../src/media/geometry.ts'
 import { RECORD_TRANSACTION } from '../src/media/record.ts'
 import { readSuperblocks, requireSuperblock, type Superblock } from '../src/media/superblock.ts'
 
@@ -297,3 +301,120 @@ t.test('power fails during a repair: it can be done again', async (t) => {
   t.equal(await survivors(crashes.at(-1)!), FILES)
   t.equal(await survivors(crashes[0]!), FILES)
 })
+
+/** Two files of ten blocks; the second one claims the last six of the first one's as well. */
+async function overlapping(): Promise<{ memory: SimulatedMemory; first: number; second: number }> {
+  const memory = new SimulatedMemory(SIZE)
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  const inodes = ['first', 'second'].map((text, at) => {
+    const handle = filesystem.create(1, Buffer.from(text), 0o644, 2, CALLER)
+    filesystem.write(handle, 0, Buffer.alloc(40_960, 65 + at), 0, 40_960, WRITE)
+    return handle.ino
+  })
+  await filesystem.unmount()
+  const [first, second] = inodes as [number, number]
+  damageIndex(memory, ({ database }) => {
+    database.exec(`UPDATE inode SET mtime = mtime + 10 WHERE ino = ${second};
+      UPDATE rmap SET block = (SELECT block + 4 FROM rmap WHERE owner = ${first})
+      WHERE owner = ${second}`)
+  })
+  return { memory, first, second }
+}
+
+function contents(memory: SimulatedMemory, file: string): (string | number)[] {
+  const { filesystem } = mount(memory)
+  const { ino, size } = filesystem.lookup(1, Buffer.from(file))
+  const handle = filesystem.open(ino, 0, false)
+  const found = Array.from({ length: size / BLOCK_SIZE }, (_, block) => {
+    const bytes = Buffer.alloc(BLOCK_SIZE)
+    try {
+      filesystem.readInto(handle, block * BLOCK_SIZE, bytes, 0, BLOCK_SIZE)
+      return bytes[0] ?? 0
+    } catch {
+      return 'EIO'
+    }
+  })
+  filesystem.unmount().catch(() => {})
+  return found
+}
+
+t.test('two files that claim the same blocks are both kept', async (t) => {
+  for (const overlap of ['zero', 'quarantine'] as const) {
+    const { memory, first, second } = await overlapping()
+    const before = look(memory)
+    t.ok(codes(before).includes('extent-shared'))
+    t.notOk(onlySafe(before), 'not without being asked')
+    const messages = repairRegion(memory, before, { now: 1, overlap }).map(({ message }) => message)
+    const told = new RegExp(`inode ${first}: 24576 bytes at 16384 .*inode ${second} keeps`)
+    t.ok(
+      messages.some((message) => told.test(message)),
+      'the loser and its range are named',
+    )
+    const after = look(memory)
+    t.same(codes(after), [])
+    t.notOk(needsRepair(memory, after))
+    const lost = overlap === 'zero' ? 0 : 'EIO'
+    t.same(contents(memory, 'first'), [65, 65, 65, 65, lost, lost, lost, lost, lost, lost], overlap)
+    t.equal(contents(memory, 'second').length, 10)
+    const bad = overlap === 'zero' ? [] : [{ path: '/first', fileOffset: 16384, length: 24576 }]
+    t.match(look(memory).badFiles, bad)
+    t.equal(look(memory).badFiles.length, bad.length)
+  }
+})
+
+t.test('the plan is what a repair does, and writes nothing', async (t) => {
+  for (const damage of [
+    'UPDATE inode SET nlink = 7, blocks = 9 WHERE ino > 1; UPDATE free SET blocks = blocks - 3',
+    'DELETE FROM dirent WHERE ino > 20; UPDATE inode SET mode = 0 WHERE ino > 22',
+  ]) {
+    const memory = await populated(true)
+    damageIndex(memory, ({ database }) => database.exec(damage))
+    const untouched = Buffer.alloc(SIZE)
+    memory.read(0, untouched, 0, SIZE)
+    const plan = planRepair(memory, look(memory), { now: 1 })
+    const now = Buffer.alloc(SIZE)
+    memory.read(0, now, 0, SIZE)
+    t.ok(now.equals(untouched), 'nothing is written')
+    t.ok(plan.actions.length > 1)
+    t.same(repairRegion(memory, look(memory), { now: 1 }), plan.actions)
+    t.same(codes(look(memory)), [])
+  }
+})
+
+t.test('a slot in too many pieces gets other units', async (t) => {
+  const size = 512 * 1024 * 1024
+  const memory = new SimulatedMemory(size)
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  addFiles(filesystem, 0, FILES)
+  await filesystem.unmount()
+  const superblock = superblockOf(memory)
+  // Every other unit from the middle on, until the list is full; then an image that needs more.
+  const units = Array.from({ length: 64 }, (_, at) => ({
+    block: (128 + 2 * at) * BLOCKS_PER_UNIT,
+    blocks: BLOCKS_PER_UNIT,
+  }))
+  const { index } = look(memory).salvaged!
+  for (const unit of units) {
+    index.freeSpace.allocate(unit.block, unit.blocks)
+    index.rmap.put({ ...unit, owner: OWNER_CHECKPOINT, fileBlock: 0, flags: 0 })
+  }
+  fillIndex(index)
+  const actions = new Actions()
+  const context: RepairContext = {
+    ...{ index, geometry: superblock.geometry, actions, slots: [units, []] },
+    ...{ now: 1, overlap: 'zero', zeroed: [], sequence: 100 },
+  }
+  const [slot] = arrangeSlots(context, memory, 0)
+  const capacity = slot.reduce((sum, { blocks }) => sum + blocks, 0) * BLOCK_SIZE
+  t.ok(slot.length <= 64, `${slot.length} pieces`)
+  t.ok(capacity >= index.imageSize(), 'the image fits')
+  t.ok(actions.list().some(({ kind }) => kind === 'slot-moved'))
+})
+
+/** Larger than 64 units. */
+function fillIndex({ database }: Index): void {
+  const insert = database.prepare('INSERT INTO xattr VALUES (1, ?, zeroblob(1048576))')
+  for (let at = 0; at < 130; at++) insert.run(Buffer.from(`big${at}`))
+}

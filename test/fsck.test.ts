@@ -7,6 +7,9 @@ import { t } from 'tap'
 import { format } from '../mkfs/format.ts'
 import { openDevice } from '../src/dax/device.ts'
 import { fsDaxGet } from '../src/dax/holder.ts'
+import { Filesystem } from '../src/fs/filesystem.ts'
+import { silent } from './support/core.ts'
+import { lacks } from './support/mounts.ts'
 
 const PROGRAM = fileURLToPath(new URL('../tools/fsck.holdfast.mjs', import.meta.url))
 const SIZE = 32 * 1024 * 1024
@@ -54,7 +57,7 @@ t.test('exit codes are those of fsck(8)', (t) => {
   before = readFileSync(region)
   t.match(fsck('-n', region), {
     status: 4,
-    out: /primary.*\n.*1 problem left: run fsck.holdfast --repair/,
+    out: /primary.*\n(?:would correct: .*\n)+.*1 problem left: run fsck.holdfast --repair/,
   })
   t.match(fsck(region), { status: 4 })
   t.ok(contents(), 'not written without being told to')
@@ -118,5 +121,51 @@ t.test('dump shows the superblocks, the journal and the index', (t) => {
   t.not(run({ index: out }).status, 0, 'nothing is overwritten')
   scribble(region, 0)
   t.match(run({}).stdout, /primary superblock at 0\n {2}not usable: .*\nbackup superblock/)
+  t.end()
+})
+
+/** A file with one page of bad memory, on a region that was unmounted. */
+async function makeFile(region: string): Promise<void> {
+  const device = openDevice(region)
+  fsDaxGet(device, { purpose: 'mount' })
+  const options = { readOnly: false, commitSeconds: 60, onFailure: 'handles' } as const
+  const fs = Filesystem.mount(device, { ...options, logger: silent })
+  const handle = fs.create(1, Buffer.from('file'), 0o644, 2, { uid: 0, gid: 0, pid: 1, umask: 0 })
+  const how = { cached: false, killPrivileges: false, append: false }
+  fs.write(handle, 0, Buffer.alloc(20_000, 1), 0, 20_000, how)
+  const target = { kind: 'file', inode: handle.ino, fileOffset: 8192 } as const
+  fs.administration.inject({ target, length: 4096, method: 'soft' })
+  await fs.unmount()
+  device.close()
+}
+
+t.test('files on bad memory are listed; -n prints the plan of --repair', async (t) => {
+  const region = join(t.testdir(), 'region')
+  makeRegion(region)
+  await makeFile(region)
+  const found = fsck(region)
+  t.equal(found.status, 0, 'bad memory is no damage of the filesystem')
+  t.match(found.out, /bad memory: \/file: bytes 8192 to 12287 \(region offset \d+\)/)
+  scribble(region, SIZE - 4096)
+  const before = readFileSync(region)
+  const planned = fsck('-n', region)
+  t.equal(planned.status, 4)
+  t.match(planned.out, /would correct: wrote the backup superblock anew/)
+  const plan = JSON.parse(fsck('-n', '--json', region).out) as { plan: object[] }
+  t.ok(before.equals(readFileSync(region)), 'nothing is written')
+  const done = JSON.parse(fsck('--repair', '--json', region).out) as { actions: object[] }
+  t.same(done.actions, plan.plan)
+  t.match(done, { badFiles: [{ path: '/file', fileOffset: 8192, length: 4096 }] })
+  t.match(fsck('--overlap', 'what', region), { status: 16, err: /quarantine, zero/ })
+})
+
+t.test('a terminal gets a progress bar, a pipe none', { skip: lacks('script') }, (t) => {
+  const region = join(t.testdir(), 'region')
+  makeRegion(region)
+  const command = `${PROGRAM} ${region}`
+  const { stdout } = spawnSync('script', ['-qec', command, '/dev/null'], { encoding: 'utf8' })
+  t.match(stdout, /\[[^\]]*\] (?:inodes|names|links|extents|space)/)
+  t.match(stdout, /clean/)
+  t.notMatch(fsck(region).err, /\[/)
   t.end()
 })

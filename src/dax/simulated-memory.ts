@@ -11,6 +11,12 @@ import { type Memory, MemoryFailure, PAGE_SIZE } from './memory.ts'
 
 export type SimulatedMode = 'cacheline' | 'page'
 
+/** What a line holds if power fails now, and the flush it has that from. */
+interface Persistent {
+  readonly content: Uint8Array
+  readonly flush: number
+}
+
 /** A store of one word never tears. */
 const WORD = 8
 /** What crash() copies is counted in pieces of this size. */
@@ -32,7 +38,9 @@ export class SimulatedMemory implements Memory {
   onPersist: ((point: number, memory: SimulatedMemory) => void) | undefined
   readonly #image: Buffer
   /** Line number → what it holds if power fails now. */
-  readonly #unflushed = new Map<number, Uint8Array>()
+  readonly #unflushed = new Map<number, Persistent>()
+  /** Counts flushes as they begin: of two contents, the one of the later is newer. */
+  #flushes = 0
   readonly #touched: Uint8Array
   readonly #poisoned = new BadRanges()
 
@@ -97,25 +105,28 @@ export class SimulatedMemory implements Memory {
     const lines = this.#unflushedIn(offset, length)
     if (lines.length === 0) return
     this.#announce()
+    this.#flushes++
     for (const line of lines) this.#unflushed.delete(line)
   }
 
   /**
-   * Persists what the lines hold now; a store made before the promise resolves may be lost. Lines
-   * that another flush persisted meanwhile stay as that one left them.
+   * Persists what the lines hold now; a store made before the promise resolves may be lost. What a
+   * later flush has persisted meanwhile stays.
    */
   async flushAsync(offset: number, length: number): Promise<void> {
     this.#checkRange(offset, length)
-    const snapshots = this.#unflushedIn(offset, length).map((line) => {
-      return { line, content: this.#copyOf(line), before: this.#unflushed.get(line) }
-    })
+    const flush = ++this.#flushes
+    const snapshots = this.#unflushedIn(offset, length).map(
+      (line) => [line, this.#copyOf(line)] as const,
+    )
     await new Promise((resolve) => setImmediate(resolve))
     if (snapshots.length === 0) return
     this.#announce()
-    for (const { line, content, before } of snapshots) {
-      if (this.#unflushed.get(line) !== before) continue
+    for (const [line, content] of snapshots) {
+      const known = this.#unflushed.get(line)
+      if (known === undefined || known.flush > flush) continue
       if (this.#line(line).equals(content)) this.#unflushed.delete(line)
-      else this.#unflushed.set(line, content)
+      else this.#unflushed.set(line, { content, flush })
     }
   }
 
@@ -129,6 +140,7 @@ export class SimulatedMemory implements Memory {
 
   /** The host writes the chosen unflushed lines back by itself, as it may at any time. */
   writeBack(choose: (line: number) => boolean): void {
+    this.#flushes++
     for (const line of this.unflushedLines()) if (choose(line)) this.#unflushed.delete(line)
   }
 
@@ -147,7 +159,7 @@ export class SimulatedMemory implements Memory {
     after.#forget()
     after.#takePieces(this)
     for (const line of this.unflushedLines()) {
-      const persistent = this.#unflushed.get(line)!
+      const persistent = this.#unflushed.get(line)!.content
       if (!choose(line)) after.#image.set(persistent, line * this.lineSize)
       else if (tear !== undefined) after.#restoreTorn(line, persistent, tear)
     }
@@ -222,7 +234,8 @@ export class SimulatedMemory implements Memory {
   #rememberLines(offset: number, length: number): void {
     const end = offset + length
     for (let line = Math.floor(offset / this.lineSize); line * this.lineSize < end; line++) {
-      if (!this.#unflushed.has(line)) this.#unflushed.set(line, this.#copyOf(line))
+      if (this.#unflushed.has(line)) continue
+      this.#unflushed.set(line, { content: this.#copyOf(line), flush: this.#flushes })
     }
   }
 

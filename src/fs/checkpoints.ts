@@ -15,7 +15,7 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../media/superblock.ts'
-import { MAX_POISON_RANGES } from '../media/superblock-layout.ts'
+import { MAX_POISON_RANGES, MAX_SLOT_EXTENTS } from '../media/superblock-layout.ts'
 import { ENOSPC, FsError } from './errors.ts'
 import type { Transaction } from './transaction.ts'
 import type { Volume } from './volume.ts'
@@ -239,11 +239,14 @@ export class Checkpoints {
     const volume = this.#volume
     const range = volume.allocator.chooseUnits(units)
     if (range === undefined) return false
+    const longer = joinRanges([...volume.superblock.slots[slot], range])
+    // A list in too many pieces is full; fsck.holdfast --repair makes fewer of them.
+    if (longer.length > MAX_SLOT_EXTENTS) return false
     for (let at = 0; at < range.blocks; at += BLOCKS_PER_UNIT) this.#takeUnit(range.block + at)
     // The superblock must not list a unit that, after a host crash, the index calls free.
     volume.commitNow()
     const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
-    slots[slot] = joinRanges([...slots[slot], range])
+    slots[slot] = longer
     volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
     return true
   }
@@ -258,12 +261,14 @@ export class Checkpoints {
     const units = volume.superblock.slots[standby].flatMap(unitsOf)
     const bad = units.filter((unit) => failed.some((range) => rangesOverlap(unit, range)))
     const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
-    slots[standby] = joinRanges(units.filter((unit) => !bad.includes(unit)))
+    const kept = joinRanges(units.filter((unit) => !bad.includes(unit)))
+    slots[standby] = kept.slice(0, MAX_SLOT_EXTENTS)
+    const gone = [...bad, ...kept.slice(MAX_SLOT_EXTENTS).flatMap(unitsOf)]
     volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
     // Before the record: it may start the next checkpoint, which needs the slot.
     this.#lookedAt = LOOK_NOW
     volume.transact((transaction) => {
-      for (const unit of bad) this.#giveUnitBack(transaction, unit)
+      for (const unit of gone) this.#giveUnitBack(transaction, unit)
     }, true)
   }
 

@@ -3,7 +3,7 @@ import { hostname } from 'node:os'
 import type { DaxDevice } from '../dax/device.ts'
 import { bootId } from '../dax/identity.ts'
 import { MemoryFailure } from '../dax/memory.ts'
-import { indexDamage } from '../index/damage.ts'
+import { badRow, indexDamage } from '../index/damage.ts'
 import { Journal } from '../journal/journal.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
@@ -30,8 +30,13 @@ export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
 /** What somebody who cannot mount is told: what is wrong, where, and what helps. */
 export function mountError(device: DaxDevice, error: unknown, imageOffset: number): unknown {
   if (error instanceof MemoryFailure) return failedWhileMounting(device, error.offset)
-  const remedy = `run fsck.holdfast --repair ${device.path}`
-  return indexDamage(error, imageOffset)?.advising(remedy) ?? error
+  const damage = indexDamage(error, imageOffset)
+  return damage?.advising(remedyFor(damage, device.path)) ?? error
+}
+
+function remedyFor({ sentence }: MediaError, path: string): string {
+  const nothing = sentence.startsWith('no holdfast superblock')
+  return nothing ? `mkfs.holdfast makes a filesystem` : `run fsck.holdfast --repair ${path}`
 }
 
 export function failedWhileMounting(device: DaxDevice, offset: number): MediaError {
@@ -92,10 +97,10 @@ function markDirty(device: DaxDevice, superblock: Superblock, lastEpoch: number)
 }
 
 /**
- * After a crash: what the last mount left in a plain file, records and bytes stored in place, is made
- * durable before freed blocks are reused and before an fsync finds nothing to do. And the slots of
- * the superblock and of the index are made to agree (a crash may have come between the record of a
- * slot's growth and the superblock that lists it).
+ * After a crash: what the last mount left in a plain file, records and bytes stored in place, is
+ * made durable before freed blocks are reused and before an fsync finds nothing to do. And the
+ * slots of the superblock and of the index are made to agree (a crash may have come between the
+ * record of a slot's growth and the superblock that lists it).
  */
 function settle(volume: Volume, unclean: boolean): void {
   if (unclean) volume.journal.commitNow()
@@ -104,6 +109,11 @@ function settle(volume: Volume, unclean: boolean): void {
   const isListed = (block: number) =>
     listed.some((slot) => slot.block <= block && block < slot.block + slot.blocks)
   const stray = owned.filter((row) => !isListed(row.block))
+  const { dataStartBlock, dataEndBlock } = volume.geometry
+  for (const { block, blocks } of stray) {
+    if (block >= dataStartBlock && block + blocks <= dataEndBlock) continue
+    badRow('an extent of owner', String(OWNER_CHECKPOINT), `blocks ${block}+${blocks}`)
+  }
   if (stray.length === 0) return
   volume.transact((transaction) => {
     for (const { block, blocks, owner, fileBlock } of stray) {

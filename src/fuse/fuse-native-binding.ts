@@ -7,7 +7,7 @@ import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { FsError } from '../fs/errors.ts'
-import type { Inode } from '../fs/operations.ts'
+import type { Inode, WriteOptions } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
 import { deviceOfMount, type MountFlag } from './mount.ts'
 
@@ -275,7 +275,7 @@ export function optionString(
   // every open drops the pages, which is what revocation stands on.
   const smuggled = ['holdfast', 'big_writes', 'use_ino', ...(options.flags ?? [])]
   if (readOnly) smuggled.push('ro')
-  if (options.directIo) smuggled.push('direct_io')
+  if (options.directIo) smuggled.push('direct_io', 'attr_timeout=0', 'entry_timeout=0')
   return {
     timeout: false,
     defaultPermissions: true,
@@ -283,6 +283,17 @@ export function optionString(
     fsname: quote(options.fsname),
     subtype: smuggled.join(','),
   }
+}
+
+const WRITE: WriteOptions = { cached: false, killPrivileges: false, append: false }
+const DIRECT_WRITE: WriteOptions = { ...WRITE, killPrivileges: true }
+
+/**
+ * The kernel drops suid and sgid before writes into its page cache only, and we are not told who
+ * writes: with direct_io they go with every write.
+ */
+export function writeOptions(directIo: boolean): WriteOptions {
+  return directIo ? DIRECT_WRITE : WRITE
 }
 
 const POLL_MS = 500

@@ -28,6 +28,7 @@ import {
   reopen,
   requireText,
   watch,
+  writeOptions,
 } from './fuse-native-binding.ts'
 import { MountError, resolveMountpoint } from './mount.ts'
 import { unmountConnection } from './unmount.ts'
@@ -43,7 +44,6 @@ const RETIRING = `.holdfast-retiring-${randomUUID()}`
 const UNCHANGED = 0xffff_ffff
 /** What an open gets that only drops pages after a shutdown; no handle has this number. */
 const REVOKING_FH = 0x7fff_fff0
-const WRITE = { cached: false, killPrivileges: false, append: false } as const
 /** libfuse threads may still run in memory that these own. */
 const immortal = new Set<FuseNative>()
 
@@ -265,7 +265,7 @@ class PathOperations {
         this.#run('read', answerCount(done), () => this.#read(fh, target, length, offset)),
       write: (_path, fh, source, length, offset, done) =>
         this.#run('write', answerCount(done), () =>
-          fs.write(this.#alive(fh), offset, source, 0, length, WRITE),
+          fs.write(this.#alive(fh), offset, source, 0, length, writeOptions(this.#directIo)),
         ),
       release: (_path, fh, done) =>
         this.#run('release', done, () => {

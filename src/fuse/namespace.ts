@@ -107,6 +107,16 @@ function renameFrom(session: Session, at: number, newParent: number, flags: numb
   const newName = request.name(at + name.length + 1)
   fs.rename(request.ino, name, newParent, newName, flags)
   session.ok(0)
+  forgetMoved(session, newParent, newName)
+  if (flags !== 0) forgetMoved(session, request.ino, name)
+}
+
+/**
+ * A rename that was under way when its file was killed takes the kernel's entry along, and with it
+ * the retired node, to a name that the revocation does not know.
+ */
+function forgetMoved(session: Session, parent: number, name: Uint8Array): void {
+  if (session.nodes.retired > 0) session.nameMoved(parent, Uint8Array.from(name))
 }
 
 export function readlink(session: Session): void {

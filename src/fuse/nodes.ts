@@ -36,6 +36,8 @@ export class NodeTable {
   readonly #byIno = new Map<number, number>()
   #used = ROOT_NODEID + 1
   #firstFree = NO_SLOT
+  /** Nodes that were retired and that the kernel still knows. */
+  retired = 0
   /** Nodes the kernel knows, the root and retired ones included. */
   count = 1
 
@@ -97,6 +99,7 @@ export class NodeTable {
     if (slot === undefined || slot === ROOT_NODEID) return NO_SLOT
     this.#byIno.delete(ino)
     this.#state[slot] = NODE_REVOKING
+    this.retired++
     return slot
   }
 
@@ -125,6 +128,7 @@ export class NodeTable {
 
   #drop(slot: number): void {
     if (this.#state[slot] === NODE_LIVE) this.#byIno.delete(this.#ino[slot]!)
+    else this.retired--
     this.#state[slot] = NODE_FREE
     this.count--
     const generation = this.#generation[slot]! + 1

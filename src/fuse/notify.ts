@@ -75,6 +75,9 @@ export class Notifier implements KernelCache {
     this.#minor = minor
     this.#log = log
     session.dropPages = (ino, offset, length) => this.invalidate(ino, offset, length)
+    session.nameMoved = (parent, name) => {
+      this.invalidateEntry(parent, name).catch((error: Error) => log(error.message))
+    }
     session.attributesChanged = (ino) =>
       Promise.race([
         this.invalidateAttributes(ino),

@@ -38,6 +38,8 @@ export class Session {
   attributesChanged: AttributesChanged = () => Promise.resolve()
   /** Likewise: the kernel drops its pages of a range of an inode, and sends us dirty ones first. */
   dropPages: KernelCache['invalidate'] = () => Promise.resolve()
+  /** Names were moved while the kernel knows retired nodes; set with attributesChanged. */
+  nameMoved: (parent: number, name: Uint8Array) => void = () => {}
   /**
    * Handles requests that wait for a thaw once more. Not to be called while one is being handled.
    */

@@ -1,7 +1,7 @@
 /**
  * What must hold in a checkpoint image before SQLite opens it. SQLite survives any bytes, but not
- * in any time: b-trees whose pages have the same child over and over hold more rows than anybody can
- * count, in a few pages.
+ * in any time: b-trees whose pages have the same child over and over hold more rows than anybody
+ * can count, in a few pages.
  */
 import { MediaError } from '../media/errors.ts'
 

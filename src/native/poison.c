@@ -85,6 +85,11 @@ static struct bytes widen(const struct mapping *map, uint64_t offset, uint64_t l
   return (struct bytes){map->base + start, (end < limit ? end : limit) - start};
 }
 
+/* Device-dax is not split below its page size; before Linux 6.6, mmap makes ENOMEM of that. */
+static bool cannot_split(const struct mapping *map, int error) {
+  return map->kind == MAP_KIND_DEVICE_DAX && (error == EINVAL || error == ENOMEM);
+}
+
 static napi_value js_poison(napi_env env, napi_callback_info info) {
   struct args args = args_read(env, info);
   struct mapping *map = arg_map(&args, 0);
@@ -95,7 +100,7 @@ static napi_value js_poison(napi_env env, napi_callback_info info) {
   struct bytes pages = widen(map, offset, length, PAGE);
   bool marked = on_shmem(map->fd) && poison_by_userfaultfd(pages);
   int error = marked ? 0 : poison_by_remap(map, pages);
-  if (error == EINVAL && map->kind == MAP_KIND_DEVICE_DAX) /* cannot be split below its page size */
+  if (cannot_split(map, error))
     error = poison_by_remap(map, widen(map, offset, length, HUGE_PAGE));
   if (error != 0) return throw_errno(env, error, "poison");
   napi_value how;
@@ -110,8 +115,7 @@ static napi_value js_unpoison(napi_env env, napi_callback_info info) {
   args_check_range(&args, map, offset, length);
   if (args.bad || length == 0) return NULL;
   int error = map_restore(map, widen(map, offset, length, PAGE));
-  if (error == EINVAL && map->kind == MAP_KIND_DEVICE_DAX)
-    error = map_restore(map, widen(map, offset, length, HUGE_PAGE));
+  if (cannot_split(map, error)) error = map_restore(map, widen(map, offset, length, HUGE_PAGE));
   return error == 0 ? NULL : throw_errno(env, error, "unpoison");
 }
 

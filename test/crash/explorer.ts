@@ -1,12 +1,9 @@
-/**
- * Runs one sequence, stops at every persist point and at points between, and judges what a crash
- * there would leave.
- */
+/** Runs one sequence over a live filesystem and its model, and looks at crashes all the while. */
 import { format } from '../../mkfs/format.ts'
 import { SimulatedMemory } from '../../src/dax/simulated-memory.ts'
 import { FsError } from '../../src/fs/errors.ts'
+import { type Captured, CrashPoints, type Effort } from './crash-points.ts'
 import { type Candidates, History } from './history.ts'
-import { giveBack, type Image, Moment } from './images.ts'
 import { State } from './model.ts'
 import { abandon, mountMemory, Plug, rebooted } from './mounting.ts'
 import type { Operation, Sequence } from './operations.ts'
@@ -14,19 +11,10 @@ import { type Plan, plans } from './plans.ts'
 import { mixSeeds, Random } from './random.ts'
 import { survey } from './survey.ts'
 import { unfencedStores } from './unfenced.ts'
-import { checkMounted, compare, judge, Violation } from './verdict.ts'
+import { checkMounted, compare, Violation } from './verdict.ts'
 import { World } from './world.ts'
 
 const REGION = 32 * 1024 * 1024
-
-export interface Effort {
-  /** Torn images at each persist point. */
-  readonly torn: number
-  /** How often a point between persist points is looked at. */
-  readonly between: number
-  /** How often a crash is followed by one during recovery. */
-  readonly nested: number
-}
 
 export const NORMAL: Effort = { torn: 1, between: 0.2, nested: 0.1 }
 
@@ -37,12 +25,6 @@ export interface Outcome {
   readonly failure: string | undefined
   /** The operations as they were done. */
   readonly trace: readonly string[]
-}
-
-/** An image that the run goes on with. */
-interface Captured {
-  readonly memory: SimulatedMemory
-  readonly candidates: Candidates
 }
 
 export async function explore(sequence: Sequence, effort: Effort = NORMAL): Promise<Outcome> {
@@ -60,46 +42,38 @@ class Run {
   readonly #sequence: Sequence
   readonly #effort: Effort
   readonly #trace: string[] = []
-  readonly #fingerprints = new Set<string>()
-  #images = 0
-  #failure: string | undefined
+  readonly #points: CrashPoints
   #memory: SimulatedMemory
   #plug: Plug
   readonly #world: World
   #history: History
-  /** While a mount recovers: what it may come to. */
-  #recovering: Candidates | undefined
-  #random: Random
-  /** Memories so far: with its counters it names a moment. */
-  #memories = 0
-  #moments = 0
-  /** Persist points until the image is taken that the run goes on with. */
-  #captureIn = -1
-  #captured: Captured | undefined
 
   constructor(sequence: Sequence, effort: Effort) {
     this.#sequence = sequence
     this.#effort = effort
-    this.#random = new Random(sequence.seed)
     this.#memory = new SimulatedMemory(REGION, sequence.mode)
     format(this.#memory, { label: 'crash', uid: 0, gid: 0, now: 1_700_000_000 })
     this.#plug = new Plug(this.#memory, unfencedStores(REGION))
     const initial = State.initial()
     this.#history = new History(initial)
     this.#world = new World(mountMemory(this.#plug), initial)
-    this.#listen()
+    this.#points = new CrashPoints(effort, this.#memory, this.#history, this.#originOf)
+    this.#points.listen(this.#memory)
   }
 
+  readonly #originOf = (word: bigint): string => this.#world.originOf(word)
+
   async all(): Promise<void> {
+    const points = this.#points
     for (const operation of this.#sequence.operations) {
-      if (this.#failure !== undefined) return
-      this.#random = new Random(mixSeeds(this.#sequence.seed, operation.at))
+      if (points.failure !== undefined) return
+      points.random = new Random(mixSeeds(this.#sequence.seed, operation.at))
       await this.#one(operation, new Random(mixSeeds(...operation.numbers)))
-      if (this.#captured !== undefined) this.#goOnWith(this.#captured)
-      if (this.#random.chance(this.#effort.between)) this.#exploreHere()
+      if (points.captured !== undefined) this.#goOnWith(points.captured)
+      if (points.random.chance(this.#effort.between)) points.look()
       this.#requireAlive()
     }
-    if (this.#failure !== undefined) return
+    if (points.failure !== undefined) return
     this.#trace.push('unmount at the end')
     await this.#unmount()
     const orphans = [...this.#world.fs.volume.index.inodes.orphans()]
@@ -107,8 +81,7 @@ class Run {
   }
 
   fail(error: unknown): void {
-    const { message, stack } = error as Error
-    this.#failure ??= error instanceof Violation ? message : `not an FsError: ${stack}`
+    this.#points.fail(error)
   }
 
   stop(): void {
@@ -118,12 +91,8 @@ class Run {
   }
 
   outcome(): Outcome {
-    return {
-      images: this.#images,
-      fingerprints: this.#fingerprints,
-      failure: this.#failure,
-      trace: this.#trace,
-    }
+    const { images, fingerprints, failure } = this.#points
+    return { images, fingerprints, failure, trace: this.#trace }
   }
 
   // --- operations -------------------------------------------------------------------------------
@@ -165,7 +134,7 @@ class Run {
         if (!(error instanceof Violation)) throw error
       }
     }
-    compare(tree, [this.#world.state], (word) => this.#world.originOf(word))
+    compare(tree, [this.#world.state], this.#originOf)
     return []
   }
 
@@ -193,17 +162,18 @@ class Run {
         return
       case 'writeBack':
         this.#memory.writeBack(() => numbers.chance(0.5))
-        this.#moments++
+        // What is persistent has changed without a persist point: its images are new ones.
+        this.#points.listen(this.#memory)
         return
       case 'unmount':
         return this.#unmount()
       case 'killDaemon':
         return this.#killDaemon()
       case 'powerFailure':
-        this.#capture()
+        this.#points.capture()
         return
       default:
-        this.#captureIn = numbers.below(8)
+        this.#points.captureIn = numbers.below(8)
     }
   }
 
@@ -239,22 +209,23 @@ class Run {
 
   #goOnWith({ memory, candidates }: Captured): void {
     this.#trace.push('    power fails; the run goes on with what is left')
+    const points = this.#points
     this.stop()
-    this.#captured = undefined
-    this.#captureIn = -1
+    points.captured = undefined
+    points.captureIn = -1
     this.#memory = this.#sequence.mode === 'page' ? rebooted(memory) : memory
-    this.#memories++
-    this.#recovering = candidates
-    this.#listen()
+    points.recovering = candidates
+    points.listen(this.#memory)
     this.#mount(candidates)
-    this.#recovering = undefined
+    points.recovering = undefined
     this.#history = new History(this.#world.state)
+    points.follow(this.#history)
   }
 
   #mount(candidates: Candidates): void {
     this.#plug = new Plug(this.#memory, unfencedStores(REGION))
     const fs = mountMemory(this.#plug)
-    const { state, tree } = compare(survey(fs), candidates, (word) => this.#world.originOf(word))
+    const { state, tree } = compare(survey(fs), candidates, this.#originOf)
     this.#world.remounted(fs, state, tree)
     this.#done([state])
     const problems = checkMounted(fs)
@@ -263,114 +234,12 @@ class Run {
 
   #requireLiveTree(): void {
     const { fs, state } = this.#world
-    compare(survey(fs), [state], (word) => this.#world.originOf(word))
+    compare(survey(fs), [state], this.#originOf)
   }
 
   #requireAlive(): void {
     const { shutdown } = this.#world.fs.volume
     if (shutdown !== undefined) throw new Violation(`it shut down by itself: ${shutdown.reason}`)
-  }
-
-  // --- crash points -----------------------------------------------------------------------------
-
-  #listen(): void {
-    this.#memory.onPersist = () => this.#exploreHere()
-  }
-
-  /** Keeps every error to itself: whoever stores must not see it. */
-  #exploreHere(): void {
-    if (this.#failure !== undefined) return
-    try {
-      this.#moments++
-      if (this.#captureIn-- === 0) this.#capture()
-      const moment = this.#moment()
-      this.#judge(moment.none(), this.#afterPowerFailure())
-      if (this.#memory.durableStores) this.#exploreLines(moment)
-      else this.#explorePages(moment)
-    } catch (error) {
-      this.fail(error)
-    }
-  }
-
-  #moment(): Moment {
-    const base = `${this.#memories}:${this.#memory.persistPoints}`
-    return new Moment(this.#memory, base, `${base}:${this.#moments}`)
-  }
-
-  /** All of it is what the next persist point finds. */
-  #exploreLines(moment: Moment): void {
-    if (moment.openWords < 2) return
-    for (let count = 0; count < this.#effort.torn; count++) {
-      this.#judge(moment.some(this.#random), this.#afterPowerFailure())
-    }
-  }
-
-  #explorePages(moment: Moment): void {
-    const daemon = moment.all()
-    this.#judge({ ...daemon, text: 'the daemon was killed' }, this.#afterDaemonCrash(), false)
-    if (moment.openWords === 0) return
-    for (let count = 0; count < this.#effort.torn; count++) {
-      this.#judge(moment.some(this.#random), this.#afterPowerFailure())
-    }
-    if (this.#random.chance(0.3)) this.#judge(moment.all(), this.#afterPowerFailure())
-  }
-
-  #afterPowerFailure(): Candidates {
-    if (this.#recovering !== undefined) return this.#recovering
-    if (this.#memory.durableStores) return this.#history.afterDaemonCrash()
-    return this.#history.afterPowerFailure()
-  }
-
-  #afterDaemonCrash(): Candidates {
-    return this.#recovering ?? this.#history.afterDaemonCrash()
-  }
-
-  #judge(image: Image, candidates: Candidates, power = true): void {
-    const page = this.#sequence.mode === 'page'
-    const fingerprint = `${image.fingerprint}:${power}`
-    if (this.#failure !== undefined || this.#fingerprints.has(fingerprint)) {
-      giveBack(image.memory)
-      return
-    }
-    this.#fingerprints.add(fingerprint)
-    this.#images++
-    const memory = power && page ? rebooted(image.memory) : image.memory
-    const options = {
-      grow: this.#random.chance(0.25),
-      originOf: (word: bigint) => this.#world.originOf(word),
-    }
-    const second = this.#random.chance(this.#effort.nested) ? this.#watch(memory) : undefined
-    try {
-      judge(memory, candidates, options)
-    } catch (error) {
-      if (!(error instanceof Violation)) throw error
-      throw new Violation(`${error.message} [${image.text}]`)
-    }
-    giveBack(memory)
-    const nested = second?.()
-    if (nested === undefined) return
-    const text = `${image.text}, and again during recovery: ${nested.text}`
-    const name = `${fingerprint}:${nested.fingerprint}`
-    // The second time it is power that fails, whatever the first crash was.
-    const then = power ? candidates : this.#afterPowerFailure()
-    this.#judge({ memory: nested.memory, fingerprint: name, text }, then)
-  }
-
-  /** Power fails a second time, at some persist point of the mount. */
-  #watch(memory: SimulatedMemory): () => Image | undefined {
-    let left = this.#random.below(4)
-    let image: Image | undefined
-    memory.onPersist = () => {
-      if (left-- !== 0) return
-      const moment = new Moment(memory, 'second', `second:${memory.persistPoints}`)
-      image = moment.openWords === 0 ? moment.none() : moment.some(this.#random)
-    }
-    return () => image
-  }
-
-  #capture(): void {
-    const image = this.#moment().some(this.#random)
-    this.#captured = { memory: image.memory, candidates: this.#afterPowerFailure() }
   }
 }
 

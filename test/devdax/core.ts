@@ -6,6 +6,7 @@ import { DEVICE } from './device.ts'
 
 const SUITE = 'test/fuse-kernel.test.ts'
 const LIMIT_MS = 900_000
+const CLIENT_LIMIT_MS = 200_000
 
 export async function core(checks: Checks): Promise<void> {
   const { stdout, stderr, status } = await run(
@@ -13,7 +14,11 @@ export async function core(checks: Checks): Promise<void> {
     {
       timeoutMs: LIMIT_MS,
       // The guest is slow; the limit on the whole is ours.
-      env: { HOLDFAST_TEST_REGION: DEVICE, TAP_TIMEOUT: String(LIMIT_MS / 1000) },
+      env: {
+        HOLDFAST_TEST_REGION: DEVICE,
+        HOLDFAST_TEST_CLIENT_MS: String(CLIENT_LIMIT_MS),
+        TAP_TIMEOUT: String(LIMIT_MS / 1000),
+      },
     },
   )
   const lines = stdout.split('\n')

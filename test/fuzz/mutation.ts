@@ -1,6 +1,6 @@
 /**
- * A mutation of a region, as data: a failing image is kept as the few mutations that made it, not as
- * 32 MiB. Positions are taken modulo what is there, so a list stays meaningful for another base.
+ * A mutation of a region, as data: a failing image is kept as the few mutations that made it, not
+ * as 32 MiB. Positions are taken modulo what is there, so a list stays meaningful for another base.
  */
 
 /** Bytes as hexadecimal digits. */

@@ -15,6 +15,7 @@ const HELP = `usage: npm run bench -- [OPTION…]
   --scale           growth: mount, lookup, create, rmap and memory with 1k … 1M files
   --max N           most files for --scale (default 1000000)
   --memory          memory of the daemon with 100,000 files, and its idle CPU time
+  --failure         from a memory failure to its last consequence (100,000 extents, 1,000 handles)
   --json            everything that was measured, as JSON
 `
 
@@ -30,6 +31,7 @@ export async function main(args: readonly string[]): Promise<number> {
       scale: { type: 'boolean', default: false },
       max: { type: 'string', default: '1000000' },
       memory: { type: 'boolean', default: false },
+      failure: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   })
@@ -44,6 +46,11 @@ export async function main(args: readonly string[]): Promise<number> {
     const { growth, printGrowth } = await import('./growth.ts')
     const result = await growth(Number(values.max), progress)
     show(result, printGrowth(result))
+  } else if (values.failure) {
+    const { failureLatency, printFailureLatency } = await import('./failure.ts')
+    const scale = { files: values.quick ? 100 : 1000, extents: 100 }
+    const result = await failureLatency(scale, progress)
+    show(result, printFailureLatency(result))
   } else if (values.memory) {
     const { memory, printMemory } = await import('./memory.ts')
     const result = await memory(values.quick ? 10_000 : 100_000, progress)

@@ -41,7 +41,7 @@ export class PythonClient {
   readonly #waiting: ((line: string | undefined) => void)[] = []
 
   /** `setup` is Python; the modules errno, mmap, os, sys, threading and time are imported. */
-  constructor(setup: string, args: readonly string[] = []) {
+  constructor(setup: string, args: readonly string[] = [], limitMs = ANSWER_LIMIT_MS) {
     this.process = spawn('python3', ['-u', '-c', SERVER, setup, ...args], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })
@@ -56,19 +56,22 @@ export class PythonClient {
     this.ended.then(() => {
       for (const answer of this.#waiting.splice(0)) answer(undefined)
     })
-    this.ready = this.#next<Answer>('set-up')
+    this.ready = this.#next<Answer>('set-up', limitMs)
   }
 
   /**
    * Evaluates an expression over what the set-up defined; undefined when the process died of it.
    * Rejects, and kills the process, when there is no answer in time.
    */
-  evaluate<T = string | number | null>(expression: string): Promise<Answer<T> | undefined> {
+  evaluate<T = string | number | null>(
+    expression: string,
+    limitMs = ANSWER_LIMIT_MS,
+  ): Promise<Answer<T> | undefined> {
     if (this.process.exitCode !== null || this.process.signalCode !== null) {
       return Promise.resolve(undefined)
     }
     this.process.stdin?.write(`${expression.replaceAll('\n', ' ')}\n`)
-    return this.#next<Answer<T>>(expression)
+    return this.#next<Answer<T>>(expression, limitMs)
   }
 
   /** Lets it run to its end, files closed. */
@@ -81,12 +84,12 @@ export class PythonClient {
     this.process.kill('SIGKILL')
   }
 
-  #next<T>(what: string): Promise<T | undefined> {
+  #next<T>(what: string, limitMs = ANSWER_LIMIT_MS): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       const limit = setTimeout(() => {
         this.stop()
-        reject(new Error(`no answer to '${what}' within ${ANSWER_LIMIT_MS} ms`))
-      }, ANSWER_LIMIT_MS)
+        reject(new Error(`no answer to '${what}' within ${limitMs} ms`))
+      }, limitMs)
       this.#waiting.push((line) => {
         clearTimeout(limit)
         resolve(line === undefined ? undefined : (JSON.parse(line) as T))

@@ -75,9 +75,10 @@ export class Stage {
     actor: Actor,
   ): Promise<{ range: { offset: number }; operation: string }> {
     if (operation === 'freeze') await control.call('freeze', {})
-    const checkpoint = operation === 'checkpoint' ? checkpoints(control) : undefined
-    const range = await control.call('inject', { target, length: BLOCK, method })
-    const checkpointed = await checkpoint
+    // Sent together: a slot that is superseded now must not be current when the failure comes.
+    const injected = control.call('inject', { target, length: BLOCK, method })
+    const checkpointed = operation === 'checkpoint' ? await checkpoints(control) : undefined
+    const range = await injected
     const ended = operation === 'none' ? 'ok' : await actor.finish()
     if (operation === 'freeze') await control.call('thaw', {})
     return { range, operation: ended === 'ok' ? (checkpointed ?? ended) : ended }

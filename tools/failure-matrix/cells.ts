@@ -150,7 +150,7 @@ function hitAfterKill(block: Block, operation: Operation): string {
 /** The operation goes past the fault; the read that looks for it finds it. */
 function discovered(cell: Cell): Outcome {
   if (cell.operation === 'unlink') return { ...unlinkable(cell, FINE), hit: 'ENOENT' }
-  return { ...FINE, hit: 'EIO', report: 'data: handles killed' }
+  return { ...FINE, hit: 'EIO', handle: 'EIO', report: 'data: handles killed' }
 }
 
 /** Nobody needs the memory of an unwritten extent before it is written. */
@@ -162,8 +162,10 @@ function unnoticed(cell: Cell): Outcome {
 /** Every operation is EIO, every mapping is gone, and the copies must be restored. */
 function shutDown({ operation }: Cell): Outcome {
   const mapped = operation.startsWith('mmap')
+  // A name goes at once: the failure may come after that.
+  const before = operation === 'none' ? 'ok' : operation === 'unlink' ? 'ok|EIO' : 'EIO'
   return {
-    operation: mapped ? 'SIGBUS' : operation === 'none' ? 'ok' : 'EIO',
+    operation: mapped ? 'SIGBUS' : before,
     handle: mapped ? 'dead process' : 'EIO',
     reopened: 'EIO',
     hit: 'no file',
