@@ -231,9 +231,14 @@ names = os.listdir('.'); assert len(names) == len(set(names)) == 10000
 assert sum(entry.stat().st_size for entry in os.scandir('.')) == 0
 `,
   )
-  mounted.requests()
-  await mounted.client('list again', 'assert len(os.listdir(".")) == 10000')
-  const again = mounted.requests()
+  // The kernel may have to let its copy go at any time, but hardly every time.
+  let again = ''
+  for (let tries = 0; tries < 3; tries++) {
+    mounted.requests()
+    await mounted.client('list again', 'assert len(os.listdir(".")) == 10000')
+    again = mounted.requests()
+    if (!/READDIR|OPENDIR/.test(again)) break
+  }
   t.notMatch(again, /READDIR|OPENDIR/, `from the cache: ${again.slice(0, 200)}`)
   await mounted.client(
     'remove while listing',
@@ -256,8 +261,14 @@ t.test('requests per operation', { skip }, async (t) => {
     await new Promise((resolve) => setTimeout(resolve, 50))
     mounted.requests()
     t.match(await client.evaluate(operation), { ok: true }, operation)
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    t.equal(mounted.requests(), expected, `${operation}: ${expected || 'nothing'}`)
+    // RELEASE and FORGET come when the kernel finds the time.
+    const seen: string[] = []
+    for (let tries = 0; tries < 20; tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      seen.push(...mounted.requests().split(' ').filter(Boolean))
+      if (seen.join(' ') === expected) break
+    }
+    t.equal(seen.join(' '), expected, `${operation}: ${expected || 'nothing'}`)
     await client.stop()
   }
   const touch = (name: string) => `os.close(os.open('${name}', os.O_CREAT | os.O_WRONLY))`

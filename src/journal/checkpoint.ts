@@ -2,6 +2,7 @@
  * Checkpoints: the image of the index in one of two slots. The image is written beside the current
  * one and counts from the moment the superblocks point at it.
  */
+import { constants } from 'node:buffer'
 import type { Memory, MemoryFailure } from '../dax/memory.ts'
 import { crc32c } from '../media/checksum.ts'
 import { MediaError } from '../media/errors.ts'
@@ -162,15 +163,20 @@ function* piecesOf(extents: readonly BlockRange[], at: number, length: number): 
 export function loadImage(memory: Memory, superblock: Superblock): Buffer {
   const { slot, length, crc } = superblock.checkpoint
   const extents = superblock.slots[slot]
-  const image = Buffer.alloc(length)
+  const fail = (sentence: string): never => {
+    const offset = (extents[0]?.block ?? 0) * BLOCK_SIZE
+    throw new MediaError(`checkpoint slot ${slot}`, offset, sentence)
+  }
+  if (length > constants.MAX_LENGTH) fail(`an image of ${length} bytes is larger than any`)
+  // The checksum first: a length that was made up takes no memory.
   let found = 0
   for (const piece of piecesOf(extents, 0, length)) {
-    memory.read(piece.offset, image, piece.at, piece.length)
     found = memory.crc32c(piece.offset, piece.length, found)
   }
-  if (found !== crc) {
-    const offset = (extents[0]?.block ?? 0) * BLOCK_SIZE
-    throw new MediaError(`checkpoint slot ${slot}`, offset, 'the image fails its checksum')
+  if (found !== crc) fail('the image fails its checksum')
+  const image = Buffer.alloc(length)
+  for (const piece of piecesOf(extents, 0, length)) {
+    memory.read(piece.offset, image, piece.at, piece.length)
   }
   return image
 }

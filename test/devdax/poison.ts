@@ -7,6 +7,7 @@ import { fsDaxGet, fsPutDax, type Holder } from '../../src/dax/holder.ts'
 import { bootId } from '../../src/dax/identity.ts'
 import { examine } from '../../src/fs/check/examine.ts'
 import { Filesystem } from '../../src/fs/filesystem.ts'
+import { readSuperblocks, requireSuperblock } from '../../src/media/superblock.ts'
 import { runJson, runProgram } from '../../tools/quickstart/programs.ts'
 import { silent } from '../support/core.ts'
 import type { MountedRegion } from '../support/mounts.ts'
@@ -16,8 +17,6 @@ import { checkClean, dismount, format, freshMount, release, startOver } from './
 import { holding, inject, isAlive, isDead, isIntact, MIB, makeFile, told } from './victims.ts'
 
 const PAGE = 4096
-/** The first record of the first half. */
-const JOURNAL = 2 * MIB
 
 export async function poison(checks: Checks): Promise<void> {
   const mounted = await hitByOurselves(checks)
@@ -170,14 +169,15 @@ async function metByTouch(checks: Checks, first: MountedRegion): Promise<void> {
   })
 }
 
-/** The journal faults under the very programs that read it first. */
+/** The checkpoint faults under the very programs that read it first. */
 async function metWhileStarting(checks: Checks, mounted: MountedRegion): Promise<void> {
   const holder: Holder = { purpose: 'fsck' }
   const faulty = async (body: (device: DaxDevice) => Promise<void> | void) => {
     const device = openDevice(DEVICE)
     try {
       fsDaxGet(device, holder)
-      injectFault(device, JOURNAL, PAGE)
+      const { slots, checkpoint } = requireSuperblock(readSuperblocks(device.memory))
+      injectFault(device, slots[checkpoint.slot][0]!.block * PAGE, PAGE)
       await body(device)
     } finally {
       fsPutDax(device, holder)
