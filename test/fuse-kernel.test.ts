@@ -33,6 +33,9 @@ def get(path):
     with open(path, 'rb') as file: return file.read()
 `
 
+// A failed test may leave a client, and with it a mount, that keep this process from ending.
+t.teardown(() => setTimeout(() => process.exit(), 3000).unref())
+
 interface Mounted {
   fs: Filesystem
   transport: KernelTransport

@@ -129,7 +129,7 @@ m[0]
     signalled,
     [mapper, elsewhere].map(({ process: { pid } }) => `sent SIGBUS to pid ${pid}`),
   )
-  for (const client of [bystander, opener]) client.stop()
+  await Promise.all([bystander, opener].map((client) => client.stop()))
   await mount.unmount()
 })
 

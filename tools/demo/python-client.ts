@@ -80,14 +80,16 @@ export class PythonClient {
     await this.ended
   }
 
-  stop(): void {
+  /** Kills it; resolves when it is gone, and with it its files and its mappings. */
+  async stop(): Promise<void> {
     this.process.kill('SIGKILL')
+    await this.ended
   }
 
   #next<T>(what: string, limitMs = ANSWER_LIMIT_MS): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       const limit = setTimeout(() => {
-        this.stop()
+        this.process.kill('SIGKILL')
         reject(new Error(`no answer to '${what}' within ${limitMs} ms`))
       }, limitMs)
       this.#waiting.push((line) => {

@@ -2,7 +2,7 @@
 import type { ControlClient } from '../../src/control/client.ts'
 import type { InjectRequest } from '../../src/fs/administration.ts'
 import type { PythonClient } from '../demo/python-client.ts'
-import { runProgram } from '../quickstart/programs.ts'
+import { runProgram, sleep } from '../quickstart/programs.ts'
 import { Actor, FILE_SIZE, HEALTHY, observer } from './actors.ts'
 import { type Cell, type Outcome, onVictim } from './cells.ts'
 import { ScratchMount } from './scratch.ts'
@@ -46,7 +46,7 @@ export class Stage {
     try {
       const { range, operation } = await this.#strike(cell, control, target, actor)
       const hit = hasFile(cell) ? await this.#look(victim, offset) : 'no file'
-      const handle = await actor.handle()
+      const handle = await this.#handle(actor)
       const reopened = await this.#look(work, HEALTHY)
       const bystander = await this.#ask('bystander()')
       const { state, failures } = await this.mount.status()
@@ -57,6 +57,16 @@ export class Stage {
       return { operation, handle, reopened, hit, bystander, state, report: said, next: '' }
     } finally {
       await actor.end()
+    }
+  }
+
+  /** A shutdown that no injection waits for may still be revoking what the kernel has cached. */
+  async #handle(actor: Actor): Promise<string> {
+    const { state } = await this.mount.status()
+    for (let patience = 100; ; patience--) {
+      const found = await actor.handle()
+      if (found !== 'ok' || state !== 'shutdown' || patience === 0) return found
+      await sleep(20)
     }
   }
 
