@@ -14,15 +14,7 @@ import {
 } from './errors.ts'
 import { freeBeyondEnd, resize } from './file-space.ts'
 import type { CachedInode } from './inode-cache.ts'
-import {
-  isDirectory,
-  isRegular,
-  PERMISSIONS,
-  S_IFMT,
-  S_ISGID,
-  S_ISUID,
-  S_IXGRP,
-} from './modes.ts'
+import { isDirectory, isRegular, PERMISSIONS, S_IFMT, S_ISGID, S_ISUID, S_IXGRP } from './modes.ts'
 import type { AttributeChanges, WriteOptions } from './operations.ts'
 import { now, setAtime, setCtime, setMtime, type Time } from './time.ts'
 import type { Transaction } from './transaction.ts'

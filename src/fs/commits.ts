@@ -40,8 +40,7 @@ export class Commits {
   /** Everything done so far is durable when it resolves. */
   async commit(): Promise<void> {
     this.writeTimes()
-    this.#volume.dataDirty = false
-    await this.#volume.journal.commit()
+    await this.#volume.commit()
   }
 
   /** fsync of one inode, the part before the wait: its times go into a record. */
@@ -54,8 +53,7 @@ export class Commits {
   async commitPrepared(): Promise<void> {
     const { journal, dataDirty } = this.#volume
     if (!dataDirty && journal.durableSequence >= journal.lastSequence) return
-    this.#volume.dataDirty = false
-    await journal.commit()
+    await this.#volume.commit()
   }
 
   /** Writes every lazy time into records. */

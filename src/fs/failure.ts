@@ -13,7 +13,7 @@ import {
   OWNER_JOURNAL,
   OWNER_SUPERBLOCK,
 } from '../media/change.ts'
-import { BLOCK_SIZE } from '../media/geometry.ts'
+import { BLOCK_SIZE, blockSpan } from '../media/geometry.ts'
 import type { ShutdownReason } from '../media/superblock.ts'
 import type { FailureReport } from './administration.ts'
 import type { Checkpoints } from './checkpoints.ts'
@@ -178,11 +178,10 @@ export class FailurePolicy implements HolderOperations {
       case OWNER_SUPERBLOCK:
         return hit(0, 1) || hit(volume.geometry.blocks - 1, 1)
       case OWNER_JOURNAL:
-        return volume.journal
-          .rangesInUse()
-          .some(({ offset, length }) =>
-            hit(Math.floor(offset / BLOCK_SIZE), Math.ceil(length / BLOCK_SIZE) + 1),
-          )
+        return volume.journal.rangesInUse().some(({ offset, length }) => {
+          const [first, blocks] = blockSpan(offset, length)
+          return length > 0 && hit(first, blocks)
+        })
       case OWNER_CHECKPOINT: {
         const { checkpoint, slots } = volume.superblock
         return slots[checkpoint.slot].some((range) => hit(range.block, range.blocks))
@@ -212,6 +211,12 @@ export class FailurePolicy implements HolderOperations {
     if (volume.options.readOnly) return 0
     try {
       volume.allocator.releaseAllWindows()
+      // The journal goes round bad blocks of its own, with this very record to begin with.
+      for (const row of rows.filter(({ owner }) => owner === OWNER_JOURNAL)) {
+        for (const range of failed.filter((bad) => rangesOverlap(bad, row))) {
+          volume.journal.avoid(range.block * BLOCK_SIZE, range.blocks * BLOCK_SIZE)
+        }
+      }
       volume.transact((transaction) => {
         for (const { block, blocks } of failed) {
           for (const free of volume.index.freeSpace.overlapping(block, blocks)) {
@@ -220,12 +225,6 @@ export class FailurePolicy implements HolderOperations {
           transaction.apply({ type: 'putPoison', block, blocks })
         }
       }, true)
-      // The journal goes round bad blocks of its own.
-      for (const row of rows.filter(({ owner }) => owner === OWNER_JOURNAL)) {
-        for (const range of failed.filter((bad) => rangesOverlap(bad, row))) {
-          volume.journal.avoid(range.block * BLOCK_SIZE, range.blocks * BLOCK_SIZE)
-        }
-      }
       // A bad unit leaves the standby slot; the next record finds the slot short and grows it.
       if (rows.some((row) => row.owner === OWNER_CHECKPOINT)) this.#checkpoints.dropUnits(failed)
       return 0

@@ -24,8 +24,7 @@ export class Freeze {
       resolve = done
     })
     this.#thawed = { promise, resolve }
-    volume.dataDirty = false
-    await volume.journal.commit()
+    await volume.commit()
     volume.emit({ event: 'freeze', time: volume.timestamp() })
   }
 

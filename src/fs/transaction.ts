@@ -2,8 +2,9 @@
  * One filesystem operation as a list of changes: applied to the index as they are made (so that the
  * operation sees its own effects), appended to the journal as one record when it is complete.
  */
-import type { BlockRange } from '../index/free-space.ts'
+
 import { badRow } from '../index/damage.ts'
+import type { BlockRange } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
 import type { Change, InodeRow } from '../media/change.ts'
 import type { CachedInode } from './inode-cache.ts'

@@ -214,7 +214,34 @@ export class Volume {
   /** Every record so far is durable when it returns; frees blocks that waited for that. */
   commitNow(): void {
     this.dataDirty = false
-    this.journal.commitNow()
+    for (;;) {
+      try {
+        this.journal.commitNow()
+        return
+      } catch (error) {
+        this.#markElsewhere(error)
+      }
+    }
+  }
+
+  /** The same off this thread: durable when it resolves. */
+  async commit(): Promise<void> {
+    this.dataDirty = false
+    for (;;) {
+      try {
+        await this.journal.commit()
+        return
+      } catch (error) {
+        this.#markElsewhere(error)
+      }
+    }
+  }
+
+  /** A commit mark met bad memory: once that is told, the journal goes round it. */
+  #markElsewhere(error: unknown): void {
+    if (!(error instanceof MemoryFailure) || error.known) throw error
+    this.memoryFailed(error.offset, error.length)
+    this.requireAlive()
   }
 
   /** Records new times of an inode without a record of its own; see DESIGN, "Time-only changes". */

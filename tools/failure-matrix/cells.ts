@@ -184,8 +184,8 @@ function latent(cell: Cell): Outcome {
   const superblock = cell.block.startsWith('superblock')
   if (cell.operation === 'checkpoint') {
     if (superblock) return shutDown(cell)
-    // The second checkpoint meets the slot of the first; the journal has moved on.
-    return cell.block === 'checkpoint, current' ? { ...FINE, report: 'free: quarantined' } : FINE
+    // Superseded by one checkpoint, met by the next: the slot, and the half of the journal.
+    return { ...FINE, report: 'free: quarantined' }
   }
   return { ...unlinkable(cell, FINE), next: superblock ? 'repair' : 'mounts' }
 }
