@@ -13,7 +13,7 @@ import { cannotMount, ROOT, run, scratch } from './support/mounts.ts'
 const skip = cannotMount()
 
 function tool(name: string, args: readonly string[]) {
-  const command = [process.execPath, join(ROOT, 'tools', name), ...args]
+  const command = [process.execPath, join(ROOT, name), ...args]
   return run(command, { timeoutMs: 150_000 })
 }
 
@@ -25,7 +25,7 @@ t.test('the slice meets every block and every operation', async (t) => {
 })
 
 t.test('failure-matrix --quick: every cell as docs/FAILURE.md says', { skip }, async (t) => {
-  const { stdout, stderr, status } = await tool('failure-matrix.mjs', [
+  const { stdout, stderr, status } = await tool('tools/failure-matrix.mjs', [
     '--quick',
     '--json',
     '--directory',
@@ -45,7 +45,7 @@ t.test(
   async (t) => {
     const log = join(scratch(), 'log')
     const args = ['--scratch', '--seed', '7', '--count', '500', '--json', '--log', log]
-    const { stdout, stderr, status } = await tool('inject-random.mjs', args)
+    const { stdout, stderr, status } = await tool('tools/inject-random.mjs', args)
     t.equal(status, 0, stderr)
     const found = JSON.parse(stdout)
     t.same(found.problems, [])
@@ -79,7 +79,12 @@ t.test(
     const common = ['--scratch', '--size', '256M']
     for (const [at, log] of logs.entries()) {
       const how = at < 2 ? ['--seed', '3', '--count', '40'] : ['--replay', logs[0]!]
-      const { status, stderr } = await tool('inject-random.mjs', [...common, ...how, '--log', log])
+      const { status, stderr } = await tool('tools/inject-random.mjs', [
+        ...common,
+        ...how,
+        '--log',
+        log,
+      ])
       t.equal(status, 0, stderr)
     }
     const ranges = logs.map((log) => readFileSync(log, 'utf8').replaceAll(/,"kind.*/g, ''))
@@ -90,11 +95,11 @@ t.test(
 
 t.test('wrong usage is exit 2, and touches nothing', async (t) => {
   for (const [name, args] of [
-    ['failure-matrix.mjs', ['--method', 'axe']],
-    ['failure-matrix.mjs', ['--method', 'hwpoison']],
-    ['failure-matrix.mjs', ['--region', '/dev/null']],
-    ['inject-random.mjs', []],
-    ['inject-random.mjs', ['--scratch', '--count', 'many']],
+    ['tools/failure-matrix.mjs', ['--method', 'axe']],
+    ['tools/failure-matrix.mjs', ['--method', 'hwpoison']],
+    ['tools/failure-matrix.mjs', ['--region', '/dev/null']],
+    ['tools/inject-random.mjs', []],
+    ['tools/inject-random.mjs', ['--scratch', '--count', 'many']],
   ] as const) {
     const { status, stderr } = await tool(name, args)
     t.equal(status, 2, stderr)

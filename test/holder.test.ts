@@ -1,9 +1,17 @@
 /**
- * The holder of a device, as drivers/dax/super.c, mm/memory-failure.c and xfs_notify_failure.c have
- * it: what the holder is told and when, what it answers, and what happens when the device goes away.
+ * The holder of a device, as drivers/dax/super.c, mm/memory-failure.c and xfs_notify_failure.c
+ * have it: what it is told and when, what it answers, and what happens when the device goes away.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -36,6 +44,7 @@ import {
   PythonClient,
   ROOT,
   runProgram,
+  scratch,
   sleep,
 } from './support/mounts.ts'
 
@@ -377,15 +386,17 @@ t.test(
   'removal while the mount is starting: no mount or a dead one, no hang',
   { skip },
   async (t) => {
-    for (const delay of [0, 60, 110, 150, 200]) {
-      const first = await mountRegion()
-      await first.unmount()
-      const mounting = runProgram('holdfast', ['mount', first.region, first.mountpoint])
+    for (const delay of [0, 100, 200, 300, 400]) {
+      const directory = scratch()
+      const [region, mountpoint] = [join(directory, 'region'), join(directory, 'mnt')]
+      mkdirSync(mountpoint)
+      await runProgram('mkfs.holdfast', ['--size', '64M', region])
+      const mounting = runProgram('holdfast', ['mount', region, mountpoint])
       await sleep(delay)
-      truncateSync(first.region, 0)
+      truncateSync(region, 0)
       const outcome = await mounting
       t.equal(outcome.timedOut, false, `${delay} ms: the command comes to its end`)
-      const gone = await runProgram('holdfast', ['umount', first.mountpoint], { timeoutMs: 20_000 })
+      const gone = await runProgram('holdfast', ['umount', mountpoint], { timeoutMs: 20_000 })
       if (outcome.status === 0) t.equal(gone.status, 0, `${delay} ms: ${gone.stderr}`)
       else t.match(outcome.stderr, /\S/, `${delay} ms: refused with a sentence`)
     }

@@ -27,8 +27,8 @@ export function signalMappers(fs: Filesystem, mountpoint: string, logger: LineLo
 }
 
 /**
- * Never synchronously: a process that unmaps dirty pages keeps its maps locked until this daemon has
- * taken them.
+ * Never synchronously: a process that unmaps dirty pages keeps its maps locked until this daemon
+ * has taken them.
  */
 async function signalAll(device: string, kill: Kill, logger: LineLogger): Promise<void> {
   for (const entry of await readdir('/proc')) {

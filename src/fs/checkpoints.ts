@@ -251,6 +251,16 @@ export class Checkpoints {
     return true
   }
 
+  /** A crash may have come between the record of poison in the standby slot and its consequence. */
+  dropKnown(): void {
+    const { superblock, index } = this.#volume
+    const standby = superblock.checkpoint.slot === 0 ? 1 : 0
+    const failed = superblock.slots[standby].flatMap(({ block, blocks }) =>
+      index.poison.overlapping(block, blocks),
+    )
+    if (failed.length > 0) this.dropUnits(failed)
+  }
+
   /**
    * Takes poisoned units out of the standby slot. Their rows go, their bad blocks stay quarantined.
    */

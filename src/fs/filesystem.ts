@@ -56,6 +56,7 @@ export class Filesystem implements FilesystemOperations {
     try {
       orphans.considerAll()
       tellKnown(device, filesystem.volume)
+      if (!options.readOnly) filesystem.#services.checkpoints.dropKnown()
       return filesystem
     } catch (error) {
       device.holderOps = undefined

@@ -15,6 +15,7 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../media/superblock.ts'
+import { ENOSPC, FsError } from './errors.ts'
 import { recover } from './recovery.ts'
 import { Volume, type VolumeOptions } from './volume.ts'
 
@@ -30,7 +31,10 @@ export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
 /** What somebody who cannot mount is told: what is wrong, where, and what helps. */
 export function mountError(device: DaxDevice, error: unknown, imageOffset: number): unknown {
   if (error instanceof MemoryFailure) return failedWhileMounting(device, error.offset)
-  const damage = indexDamage(error, imageOffset)
+  const full = error instanceof FsError && error.errno === ENOSPC
+  const damage = full
+    ? new MediaError('checkpoint', imageOffset, 'the region has no room for a new image')
+    : indexDamage(error, imageOffset)
   return damage?.advising(remedyFor(damage, device.path)) ?? error
 }
 

@@ -1,7 +1,7 @@
 /**
- * `node tools/inject-random.mjs`: a storm of memory failures against a mount of yours, or against a
- * scratch one. The same seed on a region of the same size draws the same failures; the log says what
- * was really injected, and can be replayed.
+ * `node tools/inject-random.mjs`: a storm of memory failures against a mount of yours, or against
+ * a scratch one. The same seed on a region of the same size draws the same failures; the log says
+ * what was really injected, and can be replayed.
  */
 import { createReadStream, createWriteStream, statSync, type WriteStream } from 'node:fs'
 import { createInterface } from 'node:readline'
