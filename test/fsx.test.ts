@@ -16,7 +16,7 @@ const CLIENT = join(ROOT, 'tools/fsx/client.py')
 for (const transport of Object.keys(MODES) as TransportName[]) {
   const skip = cannotMount(transport) || lacks('python3')
   t.test(`files over ${transport} agree with their model`, { skip }, async (t) => {
-    const seed = Number(process.env.HOLDFAST_SEED ?? Math.floor(Math.random() * 2 ** 31))
+    const seed = Number(process.env.HOLDFAST_SEED ?? 1)
     const modes = MODES[transport]
     const { operations, failures } = await exercise({
       transport,

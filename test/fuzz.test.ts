@@ -37,7 +37,8 @@ t.test('images that once got through', async (t) => {
 })
 
 t.test('a slice of new images', async (t) => {
-  const seed = Number(process.env.FUZZ_SEED ?? Math.floor(Date.now() / 1000))
+  // The long run draws others: npm run test:fuzz.
+  const seed = Number(process.env.FUZZ_SEED ?? 21)
   const tally = new Tally()
   for (const end = Date.now() + SLICE_MS; Date.now() < end; ) {
     const image = mixSeeds(seed, tally.images)

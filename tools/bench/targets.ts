@@ -55,7 +55,7 @@ export function workDirectory(): string {
 /** Writes and frees this much memory (but leaves 4 GiB), so that nobody pays for its first use. */
 export async function touchMemory(directory: string, bytes: number): Promise<void> {
   const spare = Math.max(0, freemem() - 4 * 2 ** 30)
-  const file = join(directory, 'memory')
+  const file = join(directory, `memory-${process.pid}`)
   const command = ['head', '-c', String(Math.floor(Math.min(bytes, spare))), '/dev/zero']
   await run(['sh', '-c', `${command.join(' ')} > ${file}`], { timeoutMs: 300_000 })
   rmSync(file, { force: true })
