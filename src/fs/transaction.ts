@@ -2,7 +2,6 @@
  * One filesystem operation as a list of changes: applied to the index as they are made (so that the
  * operation sees its own effects), appended to the journal as one record when it is complete.
  */
-
 import { badRow } from '../index/damage.ts'
 import type { BlockRange } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'

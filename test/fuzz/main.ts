@@ -14,36 +14,51 @@ import { Tally } from './tally.ts'
 const STATE = join(dirname(fileURLToPath(import.meta.url)), '../../build/fuzz')
 const REPORT_MS = 10_000
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '1' },
-    seed: { type: 'string', default: '1' },
-    /** One image only, with all that can be said of it. */
-    image: { type: 'string' },
-    fresh: { type: 'boolean', default: false },
-  },
-})
+const HELP = `usage: npm run test:fuzz -- [OPTION…]
+  --minutes N   how long (default 1)
+  --seed S      which images (default 1); the same seed gives the same
+  --fresh       from the first image of the seed, not where the last run stopped
+  --image N     one image only, as a failure names it, with all that can be said of it
+`
 
-const runner = new Runner()
-try {
-  process.exitCode = values.image === undefined ? await run() : await single(Number(values.image))
-} finally {
-  runner.close()
+export async function main(args: readonly string[]): Promise<number> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      help: { type: 'boolean', short: 'h', default: false },
+      minutes: { type: 'string', default: '1' },
+      seed: { type: 'string', default: '1' },
+      image: { type: 'string' },
+      fresh: { type: 'boolean', default: false },
+    },
+  })
+  const minutes = Number(values.minutes)
+  const seed = Number(values.image ?? values.seed)
+  if (values.help || !(minutes > 0) || !Number.isSafeInteger(seed)) {
+    process.stdout.write(HELP)
+    return values.help ? 0 : 2
+  }
+  const runner = new Runner()
+  try {
+    if (values.image !== undefined) return await single(runner, seed)
+    return await run(runner, seed, minutes, values.fresh)
+  } finally {
+    runner.close()
+  }
 }
 
-async function single(seed: number): Promise<number> {
+async function single(runner: Runner, seed: number): Promise<number> {
   print(JSON.stringify(generate(seed), null, 2))
   const answer = await runner.judge({ seed })
   print(answer.offence ?? JSON.stringify(answer.outcome))
   return answer.offence === undefined ? 0 : 1
 }
 
-async function run(): Promise<number> {
-  const seed = Number(values.seed)
+async function run(runner: Runner, seed: number, minutes: number, fresh: boolean): Promise<number> {
   const state = join(STATE, `seed-${seed}.json`)
-  const tally = values.fresh ? new Tally() : load(state)
+  const tally = fresh ? new Tally() : load(state)
   if (tally.images > 0) print(`goes on behind image ${tally.images} of seed ${seed}`)
-  const end = Date.now() + Number(values.minutes) * 60_000
+  const end = Date.now() + minutes * 60_000
   let reported = Date.now()
   while (Date.now() < end) {
     const image = mixSeeds(seed, tally.images)
