@@ -4,6 +4,7 @@
  */
 import t from 'tap'
 import { type CampaignOptions, campaign, describe, type Mode } from './crash/campaign.ts'
+import { exploreNarrow } from './crash/mutation.ts'
 
 const IMAGES = 1500
 /** On a machine that is busy with other things fewer images must do, but not much fewer. */
@@ -24,3 +25,12 @@ for (const mode of ['cacheline', 'page'] as const satisfies readonly Mode[]) {
     t.ok(totals.images >= IMAGES_MIN, `${totals.images} images of ${totals.sequences} sequences`)
   })
 }
+
+t.test('operations of several records, and images of several slices', async (t) => {
+  for (const mode of ['cacheline', 'page'] as const satisfies readonly Mode[]) {
+    const limits = { mode, seed: 3, images: IMAGES / 3, seconds: SECONDS_MAX / 2 }
+    const { images, failure, sequence } = await exploreNarrow(limits)
+    const rerun = `npm run test:crash -- --narrow --kind ${mode} --sequence ${sequence}`
+    t.equal(failure, undefined, failure === undefined ? `${images} images` : rerun)
+  }
+})

@@ -20,8 +20,6 @@ import { ENOSPC, FsError } from './errors.ts'
 import type { Transaction } from './transaction.ts'
 import type { Volume } from './volume.ts'
 
-/** Bytes of image written per turn of the event loop. */
-const SLICE = 1024 * 1024
 /** A checkpoint starts when this part of the active journal half is used. */
 const JOURNAL_USED_MAX = 0.6
 /** Image growth that may happen between two looks at its size, bytes. */
@@ -127,7 +125,7 @@ export class Checkpoints {
   }
 
   async #finishInSlices(running: Running): Promise<void> {
-    while (this.#running === running && running.checkpointer.step(SLICE)) {
+    while (this.#running === running && running.checkpointer.step()) {
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
     // Data first: a superblock that names extents must not be durable before their bytes are.
@@ -136,7 +134,7 @@ export class Checkpoints {
   }
 
   #finishNow(running: Running): void {
-    while (running.checkpointer.step(SLICE)) {}
+    while (running.checkpointer.step()) {}
     running.checkpointer.flushNow()
     this.#complete(running)
   }
@@ -188,7 +186,7 @@ export class Checkpoints {
     const checkpointer = new Checkpointer(volume.memory)
     const image = volume.index.serialize()
     checkpointer.begin(image, volume.journal.lastSequence, standby, superblock.slots[standby])
-    while (checkpointer.step(SLICE)) {}
+    while (checkpointer.step()) {}
     checkpointer.flushNow()
     return checkpointer.finish(superblock)
   }

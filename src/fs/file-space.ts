@@ -16,7 +16,8 @@ export const FALLOC_FL_ZERO_RANGE = 0x10
 
 /** Blocks preallocated in one transaction. */
 const PREALLOCATE_BLOCKS = 64 * 1024
-const COPY_PIECE = 1024 * 1024
+/** Bytes copied in one transaction. */
+export const COPY_PIECE = 1024 * 1024
 
 /**
  * Sets the size within the caller's transaction. Shrinking frees what fits one transaction; call

@@ -15,8 +15,8 @@ import {
 } from '../media/superblock.ts'
 import { totalBlocks } from '../media/superblock-check.ts'
 
-/** Bytes written per step by default. */
-export const CHECKPOINT_SLICE = 1024 * 1024
+/** Bytes of image written per turn of the event loop. */
+const SLICE = 1024 * 1024
 
 /** A checkpoint being written. */
 interface Work {
@@ -54,7 +54,7 @@ export class Checkpointer {
   }
 
   /** Writes the next `bytes` bytes; true while there is more to write. */
-  step(bytes = CHECKPOINT_SLICE): boolean {
+  step(bytes = SLICE): boolean {
     const work = this.#current()
     const length = Math.min(bytes, work.image.length - work.written)
     if (length > 0) {

@@ -1,4 +1,5 @@
 /** The operations on the bytes and the shape of files. */
+import { COPY_PIECE } from '../../src/fs/file-space.ts'
 import { BLOCK, type Draft, type Node, type State } from './model.ts'
 import type { Kind } from './operations.ts'
 import type { Plan, Planner } from './plans.ts'
@@ -135,11 +136,16 @@ function copy(world: World, random: Random): Plan | undefined {
   const at = random.below(to.size + 5000)
   if (world.touchesPoison(from, offset, offset + length)) return undefined
   if (world.touchesPoison(to, at, at + length) || (to.mode & 0o6000) !== 0) return undefined
-  const stepsFor = (count: number) => [
-    world.state.change((draft) => {
-      draft.write(to.id, at, from.bytes.subarray(offset, offset + count))
-    }),
-  ]
+  const stepsFor = (count: number) => {
+    const pieces = Array.from({ length: Math.ceil(count / COPY_PIECE) }, (_, piece) => {
+      return Math.min((piece + 1) * COPY_PIECE, count)
+    })
+    return pieces.map((done) =>
+      world.state.change((draft) => {
+        draft.write(to.id, at, from.bytes.subarray(offset, offset + done))
+      }),
+    )
+  }
   return {
     text: `copy ${length} bytes at ${offset} of node ${from.id} to ${at} of node ${to.id}`,
     steps: stepsFor(length),
@@ -149,7 +155,7 @@ function copy(world: World, random: Random): Plan | undefined {
           world.fs.copyFileRange(source, offset, target, at, length),
         ),
       ),
-    after: (count) => ((count as number) === 0 ? [] : stepsFor(count as number)),
+    after: (count) => stepsFor(count as number),
   }
 }
 

@@ -1,9 +1,7 @@
-/** One mutant: explores until it is found out or has lived long enough. See mutation.ts. */
+/** With changed sources: explores until something is wrong or it has been enough. See mutation.ts. */
 import { campaign, oneSequence } from './campaign.ts'
 import { explore } from './explorer.ts'
 import type { Task } from './mutation.ts'
-
-const SEED = 1
 
 const task = JSON.parse(process.argv[2]!) as Task
 
@@ -12,11 +10,11 @@ if ('sequence' in task) {
   for (const line of outcome.trace) process.stdout.write(`${line}\n`)
   process.stdout.write(`${outcome.failure ?? 'all as promised'}\n`)
 } else {
-  const { mode, flavour, images, seconds } = task.campaign
+  const { mode, flavour, seed, images, seconds } = task.campaign
   const totals = { sequences: 0, images: 0 }
   const end = Date.now() + seconds * 1000
   const goOn = () => totals.images < images && Date.now() < end
-  const finding = await campaign({ seed: SEED, modes: [mode], flavour, goOn }, totals)
+  const finding = await campaign({ seed, modes: [mode], flavour, goOn }, totals)
   const { message, sequence } = finding ?? {}
   const result = { images: totals.images, failure: message, sequence: sequence?.seed }
   process.stdout.write(`\n${JSON.stringify(result)}\n`)

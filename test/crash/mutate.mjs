@@ -1,7 +1,7 @@
-/** Loaded with --import before tsx: breaks the source that HOLDFAST_MUTANT describes. */
+/** Loaded with --import before tsx: changes the sources that HOLDFAST_EDITS lists. */
 import { register } from 'node:module'
 
-const { HOLDFAST_MUTANT } = process.env
-if (HOLDFAST_MUTANT !== undefined) {
-  register('./mutate-hooks.mjs', import.meta.url, { data: JSON.parse(HOLDFAST_MUTANT) })
+const { HOLDFAST_EDITS } = process.env
+if (HOLDFAST_EDITS !== undefined) {
+  register('./mutate-hooks.mjs', import.meta.url, { data: JSON.parse(HOLDFAST_EDITS) })
 }

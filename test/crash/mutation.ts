@@ -1,16 +1,24 @@
-/** Runs mutants, each in a process of its own, and tells which were found out. */
+/** Runs changed sources, each set of changes in a process of its own; tells which mutants were found out. */
 import { spawn } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Mode, oneSequence, type SequenceName } from './campaign.ts'
 import { explore } from './explorer.ts'
 import { MUTANTS, type Mutant } from './mutants.ts'
+import { NARROW } from './narrow.ts'
 import type { FlavourName } from './operations.ts'
 
 const HERE = dirname(fileURLToPath(import.meta.url))
 /** A mutant that lives through so many images has survived. */
 const IMAGES_MAX = 20_000
 const SECONDS_MAX = 500
+const SEED = 1
+
+/** A change of a source file: texts in it that occur exactly once, and what stands there instead. */
+export interface Edit {
+  readonly file: string
+  readonly replacements: readonly (readonly [string, string])[]
+}
 
 export interface Verdict {
   readonly mutant: Mutant
@@ -51,16 +59,9 @@ export function tell({ mutant, killedBy, images }: Verdict): string {
 
 export async function tryMutant(mutant: Mutant): Promise<Verdict> {
   const { mode, flavour } = mutant
-  const limits = { mode, flavour, images: IMAGES_MAX, seconds: SECONDS_MAX }
-  const text = await child(mutant, { campaign: limits })
-  const last = text.trim().split('\n').at(-1) ?? ''
-  let result: { failure?: string; images: number; sequence?: number }
-  try {
-    result = JSON.parse(last)
-  } catch {
-    throw new Error(`mutant ${mutant.name} did not run:\n${text}`)
-  }
-  const { failure, images, sequence } = result
+  const limits = { mode, flavour, seed: SEED, images: IMAGES_MAX, seconds: SECONDS_MAX }
+  const text = await child(changesOf(mutant), { campaign: limits })
+  const { failure, images, sequence } = resultOf(text, `mutant ${mutant.name}`)
   if (sequence !== undefined) {
     // Unbroken, holdfast must come through the same: else nothing was found out about the mutant.
     const control = await explore(oneSequence({ seed: sequence, mode, flavour }))
@@ -74,28 +75,67 @@ export async function tryMutant(mutant: Mutant): Promise<Verdict> {
 export async function runInMutant(name: string, sequence: SequenceName): Promise<number> {
   const mutant = MUTANTS.find((one) => one.name === name)
   if (mutant === undefined) throw new Error(`there is no mutant ${name}`)
-  const text = await child(mutant, { sequence })
+  return runOne(changesOf(mutant), sequence)
+}
+
+/** One sequence with limits so small that it meets them. */
+export function runNarrow(sequence: SequenceName): Promise<number> {
+  return runOne({ edits: NARROW }, sequence)
+}
+
+async function runOne(changes: Changes, sequence: SequenceName): Promise<number> {
+  const text = await child(changes, { sequence })
   process.stdout.write(text)
   return text.includes('all as promised') ? 0 : 1
 }
 
-/** What a child is to do. */
-export type Task =
-  | { readonly sequence: SequenceName }
-  | {
-      readonly campaign: {
-        readonly mode: Mode
-        readonly flavour?: FlavourName | undefined
-        readonly images: number
-        readonly seconds: number
-      }
-    }
+/** A campaign with limits so small that its sequences meet them. Nothing may be wrong. */
+export async function exploreNarrow(limits: CampaignLimits): Promise<Result> {
+  return resultOf(await child({ edits: NARROW }, { campaign: limits }), 'narrow limits')
+}
 
-/** What the child prints. Its sources are broken on their way in: see mutate-hooks.mjs. */
-function child(mutant: Mutant, task: Task): Promise<string> {
-  const { file, replacements, unfenced } = mutant
+function resultOf(text: string, what: string): Result {
+  const last = text.trim().split('\n').at(-1) ?? ''
+  try {
+    return JSON.parse(last) as Result
+  } catch {
+    throw new Error(`${what} did not run:\n${text}`)
+  }
+}
+
+interface Changes {
+  readonly edits: readonly Edit[]
+  readonly unfenced?: Mutant['unfenced']
+}
+
+function changesOf({ file, replacements, unfenced }: Mutant): Changes {
+  const edits = file === undefined ? [] : [{ file, replacements: replacements ?? [] }]
+  return unfenced === undefined ? { edits } : { edits, unfenced }
+}
+
+/** What a child is to do. */
+export type Task = { readonly sequence: SequenceName } | { readonly campaign: CampaignLimits }
+
+export interface CampaignLimits {
+  readonly mode: Mode
+  readonly flavour?: FlavourName | undefined
+  readonly seed: number
+  readonly images: number
+  readonly seconds: number
+}
+
+/** What a campaign in a child came to. */
+export interface Result {
+  readonly images: number
+  readonly failure?: string
+  /** Seed of the sequence that failed. */
+  readonly sequence?: number
+}
+
+/** What the child prints. Its sources are changed on their way in: see mutate-hooks.mjs. */
+function child({ edits, unfenced }: Changes, task: Task): Promise<string> {
   const env: NodeJS.ProcessEnv = { ...process.env, NODE_OPTIONS: '' }
-  if (file !== undefined) env.HOLDFAST_MUTANT = JSON.stringify({ file, replacements })
+  if (edits.length > 0) env.HOLDFAST_EDITS = JSON.stringify(edits)
   if (unfenced !== undefined) env.HOLDFAST_UNFENCED = unfenced
   const loaders = ['--import', join(HERE, 'mutate.mjs'), '--import', 'tsx']
   const program = [...loaders, join(HERE, 'mutant-child.ts'), JSON.stringify(task)]
