@@ -1,5 +1,6 @@
 /** Many sequences one after the other, and what to say of one that failed. */
 import { explore, NORMAL } from './explorer.ts'
+import { isNarrow } from './narrow.ts'
 import { type FlavourName, generate, type Sequence } from './operations.ts'
 import { mixSeeds } from './random.ts'
 import { shrink } from './shrink.ts'
@@ -45,22 +46,26 @@ function sequenceOf({ seed, modes, flavour }: CampaignOptions, number: number): 
   return generate(mixSeeds(seed, number), modes[number % modes.length]!, flavour)
 }
 
+/** The command that explores a sequence again. */
+export function rerunOf({ mode, flavour, seed }: Sequence): string {
+  const narrow = isNarrow ? ' --narrow' : ''
+  return `npm run test:crash -- --kind ${mode} --flavour ${flavour} --sequence ${seed}${narrow}`
+}
+
 /** The failure as a text: what is wrong, the shortest way there, and how to see it again. */
-export async function describe(finding: Finding, mutant?: string): Promise<string> {
+export async function describe(finding: Finding): Promise<string> {
   const { sequence, message, trace } = finding
   const outcome = { images: 0, fingerprints: new Set<string>(), failure: message, trace }
   const small = await shrink(sequence, outcome)
   const again = await explore(small.sequence, NORMAL)
   const kept = small.sequence.operations.map(({ at }) => at).join(',')
-  const also = mutant === undefined ? '' : ` --mutant ${mutant}`
   return [
     `crash failure over ${sequence.mode} memory: ${message}`,
     `shrunk from ${sequence.operations.length} operations to ${small.sequence.operations.length}:`,
     ...small.outcome.trace.map((line) => `  ${line}`),
     `there: ${small.outcome.failure}`,
     ...(again.failure === undefined ? ['(it does not fail every time)'] : []),
-    `rerun: npm run test:crash -- --kind ${sequence.mode} --flavour ${sequence.flavour} ` +
-      `--sequence ${sequence.seed} --keep ${kept}${also}`,
+    `rerun: ${rerunOf(sequence)} --keep ${kept}`,
   ].join('\n')
 }
 

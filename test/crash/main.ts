@@ -1,43 +1,51 @@
 /** `npm run test:crash`: explores crashes for as long as it is told, and prints its figure last. */
 import { parseArgs } from 'node:util'
 import {
-  type CampaignOptions,
+  counted,
+  LONG_HELP,
+  LONG_OPTIONS,
+  type LongOptions,
+  type LongPlan,
+  type LongState,
+  longOptions,
+  longRun,
+  oneOf,
+  wholeNumber,
+} from '../support/long-run.ts'
+import {
   campaign,
   describe,
   type Mode,
   oneSequence,
+  rerunOf,
   type SequenceName,
+  type Totals,
 } from './campaign.ts'
 import { explore } from './explorer.ts'
 import { killAll, runInMutant } from './mutation.ts'
-import { FLAVOUR_NAMES } from './operations.ts'
-import { forget, recall, remember } from './progress.ts'
+import { isNarrow, rerunNarrow } from './narrow.ts'
+import { FLAVOUR_NAMES, type FlavourName } from './operations.ts'
+
+const KINDS = ['cacheline', 'page'] as const satisfies readonly Mode[]
 
 const HELP = `usage: npm run test:crash -- [OPTION…]
-  --minutes N        how long (default 5)
-  --seed S           which sequences (default 1); the same seed gives the same
-  --kind KIND        cacheline (device-dax) or page (plain file); default both in turn
+${LONG_HELP}  --kind KIND        cacheline (device-dax) or page (plain file); default both in turn
   --flavour NAME     only sequences of one sort: ${FLAVOUR_NAMES.join(' ')}
-  --restart          from the first sequence of the seed, not where the last run stopped
+  --narrow           with limits so small that sequences meet them: see test/crash/narrow.ts
   --sequence S       one sequence only, as a failure names it, with its --kind …
   --keep N,N,…       … and of its operations only these
   --mutants          break holdfast in every way of the list; each must be found out
   --mutant NAME      only this way
 `
 
-/** How often a line of progress is written when nobody looks at a terminal, seconds. */
-const LINE_SECONDS = 30
-
 export async function main(args: readonly string[]): Promise<number> {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      help: { type: 'boolean', short: 'h', default: false },
-      minutes: { type: 'string', default: '5' },
-      seed: { type: 'string', default: '1' },
+      ...LONG_OPTIONS,
       kind: { type: 'string' },
       flavour: { type: 'string' },
-      restart: { type: 'boolean', default: false },
+      narrow: { type: 'boolean', default: false },
       sequence: { type: 'string' },
       keep: { type: 'string' },
       mutants: { type: 'boolean', default: false },
@@ -48,39 +56,21 @@ export async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(HELP)
     return 0
   }
-  const modes = modesOf(values.kind)
-  const seed = wholeNumber('--seed', values.seed)
-  const minutes = Number(values.minutes)
-  const flavour = FLAVOUR_NAMES.find((name) => name === values.flavour)
-  const known = values.flavour === undefined || flavour !== undefined
-  if (modes === undefined || seed === undefined || !(minutes > 0) || !known) {
-    process.stderr.write(HELP)
-    return 2
-  }
+  if (values.narrow && !isNarrow) return rerunNarrow(args)
+  const options = longOptions(values)
+  const modes = values.kind === undefined ? KINDS : [oneOf('--kind', values.kind, KINDS)]
+  const flavour =
+    values.flavour === undefined ? undefined : oneOf('--flavour', values.flavour, FLAVOUR_NAMES)
   if (values.sequence !== undefined) {
-    const keep = values.keep?.split(',').map(Number)
-    const name = { seed: Number(values.sequence), mode: modes[0]!, flavour, keep }
-    return one(name, values.mutant)
+    const keep = values.keep?.split(',').map((at) => wholeNumber('--keep', at))
+    const sequence = wholeNumber('--sequence', values.sequence)
+    return one({ seed: sequence, mode: modes[0]!, flavour, keep }, values.mutant)
   }
   if (values.mutants || values.mutant !== undefined) {
     const wanted = values.mutant === undefined ? undefined : [values.mutant]
     return killAll({ wanted, print: (line) => process.stdout.write(`${line}\n`) })
   }
-  const options = { seed, modes, flavour }
-  if (values.restart) forget(options)
-  return long(options, minutes)
-}
-
-function modesOf(kind: string | undefined): readonly Mode[] | undefined {
-  if (kind === undefined) return ['cacheline', 'page']
-  return kind === 'cacheline' || kind === 'page' ? [kind] : undefined
-}
-
-function wholeNumber(option: string, text: string): number | undefined {
-  const number = Number(text)
-  if (Number.isSafeInteger(number)) return number
-  process.stderr.write(`${option} takes a whole number, not ${text}\n`)
-  return undefined
+  return long(options, modes, flavour)
 }
 
 async function one(name: SequenceName, mutant: string | undefined): Promise<number> {
@@ -91,44 +81,31 @@ async function one(name: SequenceName, mutant: string | undefined): Promise<numb
   return outcome.failure === undefined ? 0 : 1
 }
 
-type Which = Pick<CampaignOptions, 'seed' | 'modes' | 'flavour'>
-
-async function long(which: Which, minutes: number): Promise<number> {
-  const begun = recall(which)
-  const totals = { ...begun }
-  if (begun.sequences > 0) {
-    const where = `sequence ${begun.sequences}, ${begun.images} images`
-    process.stdout.write(`going on after ${where} (--restart begins anew)\n`)
+/** Until the time is over or a crash fails. */
+function long(
+  options: LongOptions,
+  modes: readonly Mode[],
+  flavour: FlavourName | undefined,
+): Promise<number> {
+  const plan: LongPlan<Totals & LongState> = {
+    name: 'crash',
+    key: [...modes, flavour ?? 'all', ...(isNarrow ? ['narrow'] : [])],
+    options,
+    fresh: { sequences: 0, images: 0, failures: [] },
+    progress: ({ sequences, images }) => `${sequences} sequences, ${images} crash images`,
+    figure: ({ state, before, seconds }) => {
+      const rate = Math.round((state.images - before.images) / seconds())
+      return (
+        `${counted(state.images, before.images, 'crash images')}, of ${state.sequences} ` +
+        `sequences (seed ${options.seed}, ${modes.join(' and ')}${isNarrow ? ', narrow limits' : ''}), ${rate} a second`
+      )
+    },
   }
-  const started = Date.now()
-  let told = 0
-  const goOn = () => {
-    const seconds = (Date.now() - started) / 1000
-    remember(which, totals)
-    if (process.stdout.isTTY || seconds - told >= LINE_SECONDS) {
-      told = seconds
-      progress(totals, seconds, minutes)
-    }
-    return seconds < minutes * 60
-  }
-  const finding = await campaign({ ...which, from: begun.sequences, goOn }, totals)
-  if (process.stdout.isTTY) process.stdout.write('\n')
-  if (finding !== undefined) process.stdout.write(`${await describe(finding)}\n`)
-  const rate = (totals.images - begun.images) / ((Date.now() - started) / 1000)
-  const verdict = finding === undefined ? 'all as promised' : 'one FAILED'
-  process.stdout.write(
-    `${totals.images} crash images of ${totals.sequences} sequences (seed ${which.seed}, ` +
-      `${which.modes.join(' and ')}), ${Math.round(rate)} a second: ${verdict}\n`,
-  )
-  return finding === undefined ? 0 : 1
-}
-
-function progress(
-  { images, sequences }: { images: number; sequences: number },
-  seconds: number,
-  minutes: number,
-): void {
-  const part = Math.min(1, seconds / (minutes * 60))
-  const line = `${Math.floor(part * 100)} %  ${sequences} sequences, ${images} crash images`
-  process.stdout.write(process.stdout.isTTY ? `\r${line} ` : `${line}\n`)
+  return longRun(plan, async (run) => {
+    const which = { seed: options.seed, modes, flavour, from: run.state.sequences }
+    const finding = await campaign({ ...which, goOn: run.goOn }, run.state)
+    if (finding === undefined) return
+    run.fail(finding.message, rerunOf(finding.sequence))
+    run.say(await describe(finding))
+  })
 }

@@ -2,6 +2,8 @@
  * Limits so small that generated sequences meet them: operations that are several records, images
  * written in several slices. Nothing else is changed, and every promise must hold as before.
  */
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
 import type { Edit } from './mutation.ts'
 
 export const NARROW: readonly Edit[] = [
@@ -21,3 +23,25 @@ export const NARROW: readonly Edit[] = [
     replacements: [['const SLICE = 1024 * 1024', 'const SLICE = 12 * 1024']],
   },
 ]
+
+/** This process runs with them. */
+export const isNarrow = process.env.HOLDFAST_EDITS === JSON.stringify(NARROW)
+
+/** The same command in a process whose sources have these limits. Returns its exit code. */
+export function rerunNarrow(args: readonly string[]): Promise<number> {
+  const root = join(import.meta.dirname, '../..')
+  const loader = ['--import', join(import.meta.dirname, 'mutate.mjs')]
+  const program = [...loader, join(root, 'tools/long-run.mjs'), 'crash', ...args]
+  const running = spawn(process.execPath, program, {
+    cwd: root,
+    env: { ...process.env, HOLDFAST_EDITS: JSON.stringify(NARROW) },
+    stdio: 'inherit',
+  })
+  // A signal from the terminal reaches both; the child says its figure, and ends.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.on(signal, () => running.kill(signal))
+  return new Promise((resolve, reject) => {
+    running.on('error', reject)
+    running.on('close', (code) => resolve(code ?? 1))
+  })
+}
