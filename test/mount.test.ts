@@ -1,5 +1,5 @@
 /** The promises of the README over real mounts: claims, crashes, failures, everyday programs. */
-import { statSync, truncateSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, truncateSync } from 'node:fs'
 import t from 'tap'
 import type { InjectResult, Status } from '../src/fs/administration.ts'
 import {
@@ -198,4 +198,23 @@ print(d.execute("pragma integrity_check").fetchone()[0], d.execute("select count
   await mount.unmount()
   const check = await runProgram('fsck.holdfast', ['-n', '-f', mount.region])
   t.equal(check.status, 0, check.stdout)
+})
+
+/** How often the threads of a process have been given a processor. */
+function wakeUps(pid: number): number {
+  return readdirSync(`/proc/${pid}/task`)
+    .map((thread) => readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8'))
+    .flatMap((text) => [...text.matchAll(/^(?:non)?voluntary_ctxt_switches:\s*(\d+)$/gm)])
+    .reduce((sum, [, count]) => sum + Number(count), 0)
+}
+
+t.test('a daemon that nobody asks anything sleeps', { skip }, async (t) => {
+  const mount = await mountRegion()
+  await ok(mount, 'mkdir d; for i in $(seq 100); do echo $i > d/$i; done; cat d/* > /dev/null')
+  // The commit interval, the checkpoint and the garbage collector have had their turn by then.
+  await sleep(8000)
+  const before = wakeUps(mount.pid)
+  await sleep(4000)
+  t.equal(wakeUps(mount.pid), before, 'not one thread has run in four seconds')
+  await mount.unmount()
 })
