@@ -1,17 +1,17 @@
 /**
- * A short run of the exerciser (tools/fsx) over each transport, in each of its modes; and that the
+ * A short run of the exerciser (test/fsx) over each transport, in each of its modes; and that the
  * exerciser finds what is wrong. `npm run test:fsx -- --minutes 10` is the long one.
  */
 import { join } from 'node:path'
 import t from 'tap'
-import { exercise } from '../tools/fsx/exercise.ts'
-import { describe } from '../tools/fsx/main.ts'
-import { MODES, type TransportName } from '../tools/fsx/modes.ts'
+import { exercise } from './fsx/exercise.ts'
+import { describe, rerunOf } from './fsx/main.ts'
+import { MODES, type TransportName } from './fsx/modes.ts'
 import { cannotMount, lacks, mountRegion, ROOT, runClient, scratch } from './support/mounts.ts'
 
 /** All modes of a transport together; mounting them takes about as long again. */
 const SECONDS = 3
-const CLIENT = join(ROOT, 'tools/fsx/client.py')
+const CLIENT = join(ROOT, 'test/fsx/client.py')
 
 for (const transport of Object.keys(MODES) as TransportName[]) {
   const skip = cannotMount(transport) || lacks('python3')
@@ -24,10 +24,9 @@ for (const transport of Object.keys(MODES) as TransportName[]) {
       seed,
       seconds: SECONDS / modes.length,
       directory: scratch('memory'),
-      progress: () => undefined,
     })
     t.same(
-      failures.map((failure) => describe(failure, transport, seed)),
+      failures.map((failure) => `${describe(failure)}\n${rerunOf(failure, transport, seed)}`),
       [],
     )
     for (const { name } of modes) t.ok(operations[name]! > 100, `${name}: ${operations[name]}`)
@@ -43,7 +42,7 @@ interface ClientReport {
 async function clientOn(directory: string, seed: number, interfere: string): Promise<ClientReport> {
   const code = `
 import runpy, sys
-sys.path.insert(0, ${JSON.stringify(join(ROOT, 'tools/fsx'))})
+sys.path.insert(0, ${JSON.stringify(join(ROOT, 'test/fsx'))})
 import subject
 ${interfere}
 sys.argv = ${JSON.stringify(['client.py', directory, '--seed', String(seed), '--operations', '2000'])}

@@ -1,92 +1,62 @@
-/**
- * `npm run test:fuzz -- --minutes N --seed S`: judges one image after another until the time is
- * over. Goes on where an earlier run of the same seed stopped; prints its figure last.
- */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+/** `npm run test:fuzz`: judges one mutated region after another, and prints its figure last. */
 import { parseArgs } from 'node:util'
 import { mixSeeds } from '../crash/random.ts'
+import {
+  LONG_HELP,
+  LONG_OPTIONS,
+  type LongOptions,
+  longOptions,
+  longRun,
+  wholeNumber,
+} from '../support/long-run.ts'
 import { generate } from './generate.ts'
 import { Runner } from './runner.ts'
 import { Tally } from './tally.ts'
 
-const STATE = join(dirname(fileURLToPath(import.meta.url)), '../../build/fuzz')
-const REPORT_MS = 10_000
-
 const HELP = `usage: npm run test:fuzz -- [OPTION…]
-  --minutes N   how long (default 1)
-  --seed S      which images (default 1); the same seed gives the same
-  --fresh       from the first image of the seed, not where the last run stopped
-  --image N     one image only, as a failure names it, with all that can be said of it
+${LONG_HELP}  --image N          one region only, as a failure names it, with all that can be said of it
 `
 
 export async function main(args: readonly string[]): Promise<number> {
   const { values } = parseArgs({
     args: [...args],
-    options: {
-      help: { type: 'boolean', short: 'h', default: false },
-      minutes: { type: 'string', default: '1' },
-      seed: { type: 'string', default: '1' },
-      image: { type: 'string' },
-      fresh: { type: 'boolean', default: false },
-    },
+    options: { ...LONG_OPTIONS, image: { type: 'string' } },
   })
-  const minutes = Number(values.minutes)
-  const seed = Number(values.image ?? values.seed)
-  if (values.help || !(minutes > 0) || !Number.isSafeInteger(seed)) {
+  if (values.help) {
     process.stdout.write(HELP)
-    return values.help ? 0 : 2
+    return 0
   }
+  const options = longOptions(values)
   const runner = new Runner()
-  try {
-    if (values.image !== undefined) return await single(runner, seed)
-    return await run(runner, seed, minutes, values.fresh)
-  } finally {
-    runner.close()
-  }
+  process.on('exit', () => runner.close())
+  if (values.image !== undefined) return single(runner, wholeNumber('--image', values.image))
+  return long(runner, options)
 }
 
 async function single(runner: Runner, seed: number): Promise<number> {
-  print(JSON.stringify(generate(seed), null, 2))
+  process.stdout.write(`${JSON.stringify(generate(seed), null, 2)}\n`)
   const answer = await runner.judge({ seed })
-  print(answer.offence ?? JSON.stringify(answer.outcome))
+  process.stdout.write(`${answer.offence ?? JSON.stringify(answer.outcome)}\n`)
   return answer.offence === undefined ? 0 : 1
 }
 
-async function run(runner: Runner, seed: number, minutes: number, fresh: boolean): Promise<number> {
-  const state = join(STATE, `seed-${seed}.json`)
-  const tally = fresh ? new Tally() : load(state)
-  if (tally.images > 0) print(`goes on behind image ${tally.images} of seed ${seed}`)
-  const end = Date.now() + minutes * 60_000
-  let reported = Date.now()
-  while (Date.now() < end) {
-    const image = mixSeeds(seed, tally.images)
-    const answer = await runner.judge({ seed: image })
-    tally.add(image, answer)
-    if (answer.offence !== undefined) {
-      print(`image ${image}: ${answer.offence}\n  npm run test:fuzz -- --image ${image}`)
-    }
-    if (Date.now() - reported < REPORT_MS) continue
-    reported = Date.now()
-    save(state, tally)
-    print(`${tally.line()}, ${Math.ceil((end - reported) / 60_000)} min to go`)
+function long(runner: Runner, options: LongOptions): Promise<number> {
+  const plan = {
+    name: 'fuzz',
+    key: [],
+    options,
+    fresh: new Tally(),
+    progress: ({ images }: Tally) => `${images} mutated regions`,
+    figure: ({ state, before }: { state: Tally; before: Pick<Tally, 'images'> }) =>
+      `${state.line(before.images)} (seed ${options.seed})`,
   }
-  save(state, tally)
-  print(`${tally.line()} (seed ${seed})`)
-  return tally.offences.length === 0 ? 0 : 1
-}
-
-function load(path: string): Tally {
-  if (!existsSync(path)) return new Tally()
-  return Tally.from(JSON.parse(readFileSync(path, 'utf8')) as Partial<Tally>)
-}
-
-function save(path: string, tally: Tally): void {
-  mkdirSync(dirname(path), { recursive: true })
-  writeFileSync(path, JSON.stringify(tally))
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`)
+  return longRun(plan, async ({ state, goOn, fail }) => {
+    while (goOn()) {
+      const image = mixSeeds(options.seed, state.images)
+      const answer = await runner.judge({ seed: image })
+      state.add(answer)
+      if (answer.offence === undefined) continue
+      fail(`image ${image}: ${answer.offence}`, `npm run test:fuzz -- --image ${image}`)
+    }
+  })
 }

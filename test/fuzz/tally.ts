@@ -1,4 +1,5 @@
 /** What came of the images so far. */
+import { counted } from '../support/long-run.ts'
 import type { Answer } from './worker.ts'
 
 export class Tally {
@@ -7,27 +8,23 @@ export class Tally {
   mounted = 0
   shutdown = 0
   repaired = 0
-  /** Seeds of the images that did what none may. */
-  readonly offences: number[] = []
+  /** What shows the images again that did what none may. */
+  failures: string[] = []
 
-  static from(saved: Partial<Tally>): Tally {
-    return Object.assign(new Tally(), saved)
-  }
-
-  add(seed: number, { outcome, offence }: Answer): void {
+  add({ outcome }: Answer): void {
     this.images++
-    if (offence !== undefined) this.offences.push(seed)
     if (outcome?.clean) this.clean++
     if (outcome?.mounted) this.mounted++
     if (outcome?.shutdown) this.shutdown++
     if (outcome?.repaired) this.repaired++
   }
 
-  line(): string {
-    const { images, mounted, clean, shutdown, repaired, offences } = this
+  /** `before`: images of earlier runs. */
+  line(before = 0): string {
+    const { images, mounted, clean, shutdown, repaired } = this
     return (
-      `${images} mutated regions: ${mounted} mounted (${shutdown} shut down in use), ` +
-      `${clean} clean, ${repaired} repaired, ${offences.length} offences`
+      `${counted(images, before, 'mutated regions')}, ${mounted} mounted (${shutdown} shut down ` +
+      `in use), ${clean} clean, ${repaired} repaired`
     )
   }
 }

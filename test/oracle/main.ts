@@ -1,72 +1,119 @@
-/** `npm run test:model`: random system calls on a mount and on tmpfs, for as long as it is told. */
+/**
+ * `npm run test:model`: random operations on a mount and on the core must do what they do on tmpfs,
+ * and, while memory fails, what the model of failures says.
+ */
 import { parseArgs } from 'node:util'
-import { mountRegion, notRoot, scratch } from '../support/mounts.ts'
-import { compare, mountTmpfs } from './oracle.ts'
+import { mixSeeds } from '../crash/random.ts'
+import {
+  counted,
+  LONG_HELP,
+  LONG_OPTIONS,
+  type LongOptions,
+  type LongPlan,
+  type LongState,
+  longOptions,
+  longRun,
+  oneOf,
+  wholeNumber,
+} from '../support/long-run.ts'
+import { cannotMount, lacks, notRoot } from '../support/mounts.ts'
+import { KIND_NAMES, KINDS, type Kind, type KindName, rerunOf } from './kinds.ts'
 
 const HELP = `usage: npm run test:model -- [OPTION…]
-  --minutes N      how long (default 5)
-  --operations N   … or how many system calls in all
-  --seed S         the first sequence (default 1); the same seed gives the same
-  --length N       system calls of one sequence (default 10000)
-  --mode NAME      cache=keep (default), cache=auto, cache=none or writeback
+${LONG_HELP}  --against KIND     one only of ${KIND_NAMES.join(', ')}; default all in turn
+  --mode NAME        one only of its modes; default all in turn
+  --sequence S       one sequence only, as a failure names it, with its --against, --mode …
+  --operations N     … and as many operations
 `
+
+interface Part {
+  readonly name: KindName
+  readonly mode: string
+}
+
+interface State extends LongState {
+  sequences: number
+  operations: Record<KindName, number>
+}
 
 export async function main(args: readonly string[]): Promise<number> {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      help: { type: 'boolean', short: 'h', default: false },
-      minutes: { type: 'string', default: '5' },
+      ...LONG_OPTIONS,
+      against: { type: 'string' },
+      mode: { type: 'string' },
+      sequence: { type: 'string' },
       operations: { type: 'string' },
-      seed: { type: 'string', default: '1' },
-      length: { type: 'string', default: '10000' },
-      mode: { type: 'string', default: 'cache=keep' },
     },
   })
-  const [minutes, seed, length] = [values.minutes, values.seed, values.length].map(Number)
-  const wanted =
-    values.operations === undefined ? Number.POSITIVE_INFINITY : Number(values.operations)
-  const sound = minutes! > 0 && Number.isSafeInteger(seed) && length! > 0 && wanted > 0
-  if (values.help || !sound) {
+  if (values.help) {
     process.stdout.write(HELP)
-    return values.help ? 0 : 2
+    return 0
   }
-  const excuse = notRoot()
+  const options = longOptions(values)
+  const parts = partsOf(values.against, values.mode)
+  const mounts = parts.some(({ name }) => name !== 'core')
+  const excuse = mounts && (cannotMount() || notRoot() || lacks('python3'))
   if (excuse !== false) {
-    process.stderr.write(`model: ${excuse}: it acts as several users\n`)
+    process.stderr.write(`model: cannot run: ${excuse}; --against core runs anywhere\n`)
     return 2
   }
-  const until =
-    values.operations === undefined ? Date.now() + minutes! * 60_000 : Number.POSITIVE_INFINITY
-  return campaign(values.mode, seed!, length!, wanted, until)
+  const key = [values.against ?? 'all', values.mode ?? 'all']
+  if (values.sequence === undefined) return long(parts, key, options)
+  const { name, mode } = parts[0]!
+  const operations = wholeNumber('--operations', values.operations ?? `${KINDS[name].operations}`)
+  const wrong = await KINDS[name].run(mode, wholeNumber('--sequence', values.sequence), operations)
+  process.stdout.write(
+    `${wrong ?? `${operations} operations ${KINDS[name].title}: all the same`}\n`,
+  )
+  return wrong === undefined ? 0 : 1
 }
 
-async function campaign(
-  mode: string,
-  first: number,
-  length: number,
-  wanted: number,
-  until: number,
+function partsOf(against: string | undefined, mode: string | undefined): Part[] {
+  const names = against === undefined ? KIND_NAMES : [oneOf('--against', against, KIND_NAMES)]
+  const all = names.flatMap((name) => KINDS[name].modes.map((one) => ({ name, mode: one })))
+  if (mode === undefined) return all
+  const known = oneOf('--mode', mode, [...new Set(all.map((part) => part.mode))])
+  return all.filter((part) => part.mode === known)
+}
+
+function long(
+  parts: readonly Part[],
+  key: readonly string[],
+  options: LongOptions,
 ): Promise<number> {
-  const tmpfs = await mountTmpfs(scratch('memory'))
-  const options = ['allow_other', mode]
-  const mount = await mountRegion({ size: '512M', on: 'memory', options })
-  let done = 0
-  let differences = 0
-  for (let seed = first; done < wanted && Date.now() < until; seed++) {
-    const operations = Math.min(length, wanted - done)
-    const difference = await compare(mount.mountpoint, tmpfs.path, { seed, operations })
-    done += operations
-    if (difference !== undefined) {
-      differences++
-      const again = `npm run test:model -- --mode ${mode} --seed ${seed} --operations ${operations}`
-      process.stdout.write(`model: seed ${seed} differs (${again}):\n${difference}\n`)
-    }
-    if ((seed - first) % 10 === 9) process.stdout.write(`model: ${done} system calls so far\n`)
+  const total = ({ operations }: State) =>
+    Object.values(operations).reduce((sum, count) => sum + count, 0)
+  const plan: LongPlan<State> = {
+    name: 'model',
+    key,
+    options,
+    fresh: { sequences: 0, operations: { tmpfs: 0, failures: 0, core: 0 }, failures: [] },
+    progress: (state) => `${total(state).toLocaleString('en')} operations`,
+    figure: ({ state, before }) => {
+      const shares = KIND_NAMES.map(
+        (name) => `${state.operations[name].toLocaleString('en')} ${KINDS[name].title}`,
+      )
+      const what = counted(total(state), total(before as State), 'modelled operations')
+      return `${what} (${shares.join(', ')}; seed ${options.seed})`
+    },
   }
-  await mount.unmount()
-  await tmpfs.end()
-  const found = differences === 1 ? '1 sequence differs' : `${differences} sequences differ`
-  process.stdout.write(`model: ${done} system calls, ${found} (${mode}, from seed ${first})\n`)
-  return differences === 0 ? 0 : 1
+  return longRun(plan, async (run) => {
+    const { state } = run
+    while (run.goOn()) {
+      const { name, mode } = parts[state.sequences % parts.length]!
+      const { operations, run: compare }: Kind = KINDS[name]
+      const seed = mixSeeds(options.seed, state.sequences)
+      const wrong = await compare(mode, seed, operations).catch(messageOf)
+      state.sequences++
+      state.operations[name] += operations
+      if (wrong !== undefined) run.fail(wrong, rerunOf(name, mode, seed, operations))
+    }
+  })
+}
+
+/** A mount that hangs or dies is a failure as others. */
+function messageOf(error: Error): string {
+  return error.message
 }

@@ -70,7 +70,8 @@ export function scratch(kind: 'disk' | 'memory' = 'disk'): string {
       abortConnection(mount)
       detach(mount.mountpoint)
     }
-    rmSync(directory, { recursive: true, force: true })
+    // A daemon that has just lost its mount may still write its log.
+    rmSync(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
   })
   return directory
 }

@@ -1,21 +1,22 @@
 /**
  * Exercises a mount against a model in memory. Clients are processes of their own (client.py): one
- * works on one file, one on several, at the same time. Meanwhile the daemon writes checkpoints.
+ * works on one file, others on several, at the same time. Meanwhile the daemon writes checkpoints.
  * The region goes from mode to mode: each mount must still have what the one before left.
  */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { connectTo, resolveTarget } from '../../src/control/target.ts'
-import { must } from '../bench/targets.ts'
-import { run, runProgram, sleep } from '../quickstart/programs.ts'
+import { must } from '../../tools/bench/targets.ts'
+import { run, runProgram, sleep } from '../../tools/quickstart/programs.ts'
 import type { Mode, TransportName } from './modes.ts'
 
 const CLIENT = fileURLToPath(new URL('client.py', import.meta.url))
-/** Files of each client, and how large they become. */
+/** Files of each client, and how large they become. All of them work at the same time. */
 const CLIENTS = [
   { files: 1, limit: 256 * 1024 },
   { files: 4, limit: 3 * 1024 * 1024 },
+  { files: 12, limit: 64 * 1024 },
 ]
 const CHECKPOINT_EVERY_MS = 1000
 /** For the client's own limits: an operation that hangs, a list that is made shorter. */
@@ -31,7 +32,6 @@ export interface ExerciseOptions {
   operations?: number | undefined
   /** An empty directory in memory. */
   directory: string
-  progress: (line: string) => void
 }
 
 export interface Failure {
@@ -67,7 +67,6 @@ export async function exercise(options: ExerciseOptions): Promise<Result> {
     const all = [...list, `log=${join(options.directory, 'log')}`].join(',')
     must(await runProgram('holdfast', ['mount', '-o', all, region, mountpoint]))
     await expectLeft(mountpoint, left, mode, result)
-    options.progress(`${options.transport} ${mode.name}`)
     left = await runMode(options, mode, mountpoint, result)
     must(await runProgram('holdfast', ['umount', mountpoint]))
   }
