@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import type { RegionInfo } from '../src/bus/dax-region.ts'
 import { openByName } from '../src/bus/open.ts'
 import { isHeld, whoHolds } from '../src/dax/claim.ts'
 import { fsDaxGet, fsPutDax, type Holder } from '../src/dax/holder.ts'
@@ -167,6 +168,68 @@ t.test('holdfast region: verbs, --json, and the errno in the sentence', async (t
   t.match(await region('resize', `${path}#dax0.1`, '4M'), { status: 0 })
   const [info] = await runJson<{ seed: string }[]>('holdfast', ['region', 'list', '--json', path])
   t.match(info, { seed: 'dax0.1', available_size: 56 * M, align: 2 * M, size: 60 * M })
+})
+
+t.test('holdfast region: every verb, by its command', async (t) => {
+  const path = join(scratch(), 'region')
+  const region = (...args: string[]) => runProgram('holdfast', ['region', ...args])
+  const show = () => runJson<RegionInfo>('holdfast', ['region', 'show', path])
+  t.match(await region('create', path, '--size', '64M', '--align', '4K'), { status: 0 })
+  t.match(await show(), { kind: 'file', static: false, align: 4096, seed: null })
+  for (const name of ['dax0.1', 'dax0.2']) {
+    t.match(await region('create-device', path), { status: 0, stdout: `${name}\n` })
+  }
+  const seeds = { seed: 'dax0.1', youngest: 'dax0.2' }
+  t.match(await show(), seeds, 'the first is the seed, create tells the newest')
+  t.match(await region('align', `${path}#dax0.1`, '2M'), { status: 0 })
+  t.match(await region('align', `${path}#dax0.1`, '8K'), { status: 1, stderr: /\(EINVAL\)/ })
+  t.match(await region('map', `${path}#dax0.1`, '1000000-11fffff'), { status: 0 })
+  t.match(await region('map', `${path}#dax0.2`, '1000000-11fffff'), { stderr: /\(ENOMEM\)/ })
+  t.match(await region('resize', `${path}#dax0.1`, '6M'), { status: 0 })
+  t.match(await region('enable', `${path}#dax0.1`), { status: 0 })
+  t.match(await region('enable', `${path}#dax0.1`), { status: 1, stderr: /\(EBUSY\)/ })
+  t.match(await region('resize', `${path}#dax0.1`, '0'), { status: 1, stderr: /\(EBUSY\)/ })
+  const { seed, devices } = await show()
+  t.equal(seed, null, 'the seed was enabled')
+  t.match(devices[1], {
+    enabled: true,
+    driver: 'holdfast',
+    align: 2 * M,
+    size: 6 * M,
+    mappings: [
+      { start: 16 * M, length: 2 * M },
+      { start: 2 * M, length: 4 * M },
+    ],
+  })
+  t.match(await region('show', path), { status: 0, stdout: /dax0\.1 +6291456 +2097152 +holdfast/ })
+  t.match(await region('list', path), { status: 0, stdout: /dynamic .*dax0\.0 dax0\.1 dax0\.2/ })
+  t.match(await region('delete-device', `${path}#dax0.1`), { status: 1, stderr: /\(EBUSY\)/ })
+  t.match(await region('disable', `${path}#dax0.1`), { status: 0 })
+  t.match(await region('resize', `${path}#dax0.1`, '0'), { status: 0 })
+  t.match(await region('delete-device', `${path}#dax0.1`), { status: 0 })
+  t.match(await region('delete-device', `${path}#dax0.1`), { status: 1, stderr: /\(ENXIO\)/ })
+})
+
+t.test('holdfast region create --static: one enabled device, for good', async (t) => {
+  const path = join(scratch(), 'region')
+  const region = (...args: string[]) => runProgram('holdfast', ['region', ...args])
+  t.match(await region('create', path, '--size', '64M', '--static'), { status: 0 })
+  const [info] = await runJson<RegionInfo[]>('holdfast', ['region', 'list', path])
+  t.match(info, {
+    static: true,
+    available_size: 0,
+    devices: [{ name: 'dax0.0', enabled: true, size: 60 * M }],
+  })
+  for (const [verb, code] of [
+    [['create-device', path], 'EINVAL'],
+    [['delete-device', `${path}#dax0.0`], 'EINVAL'],
+    [['map', `${path}#dax0.0`, '1000000-11fffff'], 'EINVAL'],
+    [['resize', `${path}#dax0.0`, '2M'], 'EACCES'],
+    [['align', `${path}#dax0.0`, '4K'], 'EACCES'],
+  ] as const) {
+    t.match(await region(...verb), { status: 1, stderr: new RegExp(`\\(${code}\\)`) }, verb[0])
+  }
+  t.match(await runProgram('mkfs.holdfast', [`${path}#dax0.0`]), { status: 0 })
 })
 
 t.test(

@@ -1,22 +1,12 @@
 /** The dax bus: regions, seeds, instances. Tests are named after what drivers/dax/bus.c does. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  symlinkSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, openSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { FileRegion } from '../src/bus/file-region.ts'
 import { formatRegion, isRegion, loadRegion, storeRegion } from '../src/bus/region-copies.ts'
 import { decodeRegion, encodeRegion, newRegion, type RegionState } from '../src/bus/region-state.ts'
-import { SysfsRegion } from '../src/bus/sysfs-region.ts'
 import * as verbs from '../src/bus/verbs.ts'
 import { parseName, targetsOf } from '../src/dax/name.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
@@ -493,107 +483,3 @@ function startWorker(path: string): ChildProcess {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
 }
-
-/** A tree of files that looks like sysfs with one dynamic region. */
-function makeSysfs(): { sysfs: string; parent: string } {
-  const sysfs = join(scratch(), 'sys')
-  const parent = join(sysfs, 'devices/platform/hmem.0')
-  const files: Record<string, string> = {
-    'dax_region/id': '3\n',
-    'dax_region/size': `${64 * M}\n`,
-    'dax_region/align': `${2 * M}\n`,
-    'dax_region/available_size': `${60 * M}\n`,
-    'dax_region/seed': 'dax3.1\n',
-    'dax_region/create': '',
-    'dax_region/delete': '',
-    'dax3.0/size': `${4 * M}\n`,
-    'dax3.0/align': `${2 * M}\n`,
-    'dax3.0/mapping0/start': '0x240000000\n',
-    'dax3.0/mapping0/end': '0x2403fffff\n',
-    'dax3.0/mapping0/page_offset': '0x0\n',
-    'dax3.1/size': '',
-    'dax3.1/align': '',
-    'dax3.1/mapping': '',
-  }
-  for (const [name, text] of Object.entries(files)) {
-    mkdirSync(join(parent, name, '..'), { recursive: true })
-    writeFileSync(join(parent, name), text)
-  }
-  const drivers = join(sysfs, 'bus/dax/drivers/device_dax')
-  mkdirSync(drivers, { recursive: true })
-  for (const name of ['bind', 'unbind']) writeFileSync(join(drivers, name), '')
-  mkdirSync(join(sysfs, 'bus/dax/devices'))
-  for (const name of ['dax3.0', 'dax3.1']) {
-    symlinkSync(join(parent, name), join(sysfs, 'bus/dax/devices', name))
-  }
-  symlinkSync(drivers, join(parent, 'dax3.0/driver'))
-  return { sysfs, parent }
-}
-
-t.test('sysfs: what is read of a region of the kernel', async (t) => {
-  const { sysfs } = makeSysfs()
-  t.equal(SysfsRegion.all(sysfs).length, 1)
-  t.same(SysfsRegion.all(join(sysfs, 'nothing')), [])
-  t.equal(
-    codeOf(() => SysfsRegion.open(4, sysfs)),
-    'ENODEV',
-  )
-  t.match(SysfsRegion.open(3, sysfs).info(), {
-    region: 'dax3',
-    static: false,
-    size: 64 * M,
-    available_size: 60 * M,
-    seed: 'dax3.1',
-    youngest: null,
-    devices: [
-      {
-        name: 'dax3.0',
-        driver: 'device_dax',
-        enabled: true,
-        mappings: [{ page_offset: 0, start: 0x240000000, length: 4 * M }],
-      },
-      { name: 'dax3.1', driver: null, size: 0 },
-    ],
-  })
-})
-
-t.test('sysfs: what is written to its attributes', async (t) => {
-  const { sysfs, parent } = makeSysfs()
-  const region = SysfsRegion.open(3, sysfs)
-  const written = (name: string) => readFileSync(join(parent, name), 'utf8')
-  region.createDevice()
-  t.equal(written('dax_region/create'), '1')
-  region.resize(1, 6 * M)
-  t.equal(written('dax3.1/size'), `${6 * M}`)
-  region.setAlign(1, 4096)
-  t.equal(written('dax3.1/align'), '4096')
-  region.addMapping(1, { offset: 0x240400000, length: 4 * M })
-  t.equal(written('dax3.1/mapping'), '240400000-2407fffff')
-  region.enable(1)
-  t.equal(readFileSync(join(sysfs, 'bus/dax/drivers/device_dax/bind'), 'utf8'), 'dax3.1')
-  region.disable(0)
-  t.equal(readFileSync(join(sysfs, 'bus/dax/drivers/device_dax/unbind'), 'utf8'), 'dax3.0')
-  region.deleteDevice(1)
-  t.equal(written('dax_region/delete'), 'dax3.1')
-  t.equal(
-    codeOf(() => region.disable(1)),
-    'ENODEV',
-    'no driver',
-  )
-  t.equal(
-    codeOf(() => region.resize(8, 2 * M)),
-    'ENXIO',
-    'no such device',
-  )
-})
-
-t.test('sysfs: the errno of the kernel comes through', async (t) => {
-  const { sysfs, parent } = makeSysfs()
-  // A write to /dev/full is refused with ENOSPC, as the attribute does when nothing is left.
-  for (const name of ['dax3.2/size', 'dax_region/full']) {
-    mkdirSync(join(parent, name, '..'), { recursive: true })
-    symlinkSync('/dev/full', join(parent, name))
-  }
-  const region = SysfsRegion.open(3, sysfs)
-  t.throws(() => region.resize(2, 2 * M), { code: 'ENOSPC', message: /not have so much memory/ })
-})

@@ -409,6 +409,8 @@ t.test(
   async (t) => {
     const mount = await mountRegion({ on: 'memory' })
     await makeFiles(mount, 'hit', 'other')
+    const page = 'dd if=hit bs=4096 skip=9 count=1 status=none | sha256sum'
+    const before = (await mount.client(page)).stdout
     const client = await connect(mount)
     const victim = await opener(mount, 'hit')
     const other = await opener(mount, 'other')
@@ -431,6 +433,7 @@ t.test(
     await mount.unmount()
     const next = await mount.mountAgain()
     t.equal((await next.status()).blocks.poisoned, 1)
+    t.equal((await next.client(page)).stdout, before, 'the dirty page is lost')
     await next.unmount()
   },
 )

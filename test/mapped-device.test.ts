@@ -29,7 +29,7 @@ import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { MediaError } from '../src/media/errors.ts'
 import { mountDevice } from './support/core.ts'
 import { scratch } from './support/mounts.ts'
-import { codeOf, M } from './support/regions.ts'
+import { codeOf, M, makeTargets } from './support/regions.ts'
 
 const EUCLEAN = 117
 const WRITE = { cached: false, killPrivileges: false, append: false }
@@ -41,20 +41,6 @@ function setOf(kind: SetKind, lengths: readonly number[], chunk = 2 * M): SetLab
 
 function uuidOf(number: number): string {
   return `00000000-0000-4000-8000-${String(number).padStart(12, '0')}`
-}
-
-/** Fresh files, made into targets. */
-function makeTargets(kind: SetKind, sizes: readonly number[], chunk = 2 * M): string[] {
-  const directory = scratch('memory')
-  const paths = sizes.map((size, at) => {
-    const path = join(directory, `target${at}`)
-    writeFileSync(path, '')
-    truncateSync(path, size)
-    return path
-  })
-  const common = { size: undefined, force: false }
-  makeSet(paths, { ...common, kind, chunk: kind === 'striped' ? chunk : 0 })
-  return paths
 }
 
 function openPaths(t: Test, paths: readonly string[]): DaxDevice {

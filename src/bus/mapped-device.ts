@@ -5,7 +5,7 @@
  */
 import { constants } from 'node:os'
 import { watchBusErrors } from '../dax/bus-errors.ts'
-import { DaxDevice, type LowerDevices } from '../dax/device.ts'
+import { DaxDevice, type LowerDevices, type LowerPart } from '../dax/device.ts'
 import {
   type ClaimHooks,
   fsDaxGet,
@@ -60,25 +60,28 @@ export function makeMappedDevice(parts: MappedParts): DaxDevice {
 /** Failures that are told of the mapped device go down first: the targets refuse the memory, too. */
 function belowOf({ targets, labels }: MappedParts, device: () => DaxDevice): LowerDevices {
   const [set] = labels as [TargetLabel]
+  const parts = (offset: number, length: number): LowerPart[] => {
+    let at = offset
+    return toTargets(set, offset, length).map((part) => {
+      const place = labels[part.target]!.start + part.offset
+      const found = { device: targets[part.target]!, offset: place, length: part.length, at }
+      at += part.length
+      return found
+    })
+  }
   return {
     targets,
+    parts,
     memoryFailure(offset, length, flags) {
       // Nobody holds the targets, so they tell nobody.
       if (device().holder === undefined) device().badRanges.add(offset, length)
-      const answers = toTargets(set, offset, length).map((part) =>
-        targets[part.target]!.memoryFailure(
-          labels[part.target]!.start + part.offset,
-          part.length,
-          flags,
-        ),
+      const answers = parts(offset, length).map((part) =>
+        part.device.memoryFailure(part.offset, part.length, flags),
       )
       return worst(answers)
     },
     markHealed(offset, length) {
-      for (const part of toTargets(set, offset, length)) {
-        const start = labels[part.target]!.start
-        targets[part.target]!.markHealed(start + part.offset, part.length)
-      }
+      for (const part of parts(offset, length)) part.device.markHealed(part.offset, part.length)
     },
   }
 }

@@ -87,43 +87,55 @@ export class SysfsRegion implements DaxRegion {
 
   resize(id: number, size: number): void {
     const name = this.#name(id)
+    this.#requireWritable(name)
     store(this.#deviceAttribute(id, 'size'), `${size}`, `resize ${name}`, {
       [EINVAL]: 'the size is off the alignment',
       [ENOSPC]: 'the region does not have so much memory left',
       [EBUSY]: BOUND,
-      [EACCES]: 'the region is static, or you are not root',
       [ENOENT]: UNKNOWN,
     })
   }
 
   addMapping(id: number, { offset, length }: ByteRange): void {
     const name = this.#name(id)
+    this.#requireDynamic()
     const range = `${offset.toString(16)}-${(offset + length - 1).toString(16)}`
     store(this.#deviceAttribute(id, 'mapping'), range, `map ${range} to ${name}`, {
       [ENXIO]: 'the range is off the alignment',
       [ENOMEM]: 'the range is not free, or outside the region',
-      [ENOENT]: 'there is no such device, or the region is static',
+      [ENOENT]: UNKNOWN,
     })
   }
 
   setAlign(id: number, align: number): void {
     const name = this.#name(id)
+    this.#requireWritable(name)
     store(this.#deviceAttribute(id, 'align'), `${align}`, `align ${name}`, {
       [EINVAL]: 'the processor has no such alignment, or a range of the device does not fit it',
       [EBUSY]: BOUND,
-      [EACCES]: 'the region is static, or you are not root',
       [ENOENT]: UNKNOWN,
     })
   }
 
   enable(id: number): void {
     const name = this.#name(id)
-    store(join(this.#drivers(), DRIVER, 'bind'), name, `enable ${name}`, {
-      [ENXIO]: 'it has no memory: give it some with holdfast region resize',
-      [EBUSY]: 'it is enabled already',
-      [ENODEV]: UNKNOWN,
-      [ENOENT]: `the driver ${DRIVER} is not there: modprobe ${DRIVER}`,
-    })
+    const tell = (attribute: string) =>
+      store(join(this.#drivers(), DRIVER, attribute), name, `enable ${name}`, {
+        [ENXIO]: 'it has no memory: give it some with holdfast region resize',
+        [EBUSY]: 'it is enabled already',
+        [ENODEV]: UNKNOWN,
+        [ENOENT]: `the driver ${DRIVER} is not there: modprobe ${DRIVER}`,
+      })
+    const named = join(this.#drivers(), DRIVER, 'new_id')
+    try {
+      tell('bind')
+    } catch (error) {
+      if (!(error instanceof DaxError) || error.code !== 'ENODEV' || !existsSync(named)) throw error
+      // Memory set aside is meant for kmem since Linux 6.3: this driver must be told of it by name.
+      tell('new_id')
+      // Now it matches. That call binds, or not, and does not say why.
+      if (driverOf(join(this.#parent, name)) === null) tell('bind')
+    }
   }
 
   disable(id: number): void {
@@ -171,6 +183,12 @@ export class SysfsRegion implements DaxRegion {
   #requireDynamic(): void {
     if (!this.#static()) return
     throw new DaxError(EINVAL, `region ${this.#id} is static: it has one instance, all of it`)
+  }
+
+  /** The attributes of a device in a static region are read-only. */
+  #requireWritable(name: string): void {
+    if (!this.#static()) return
+    throw new DaxError(EACCES, `${name} is static: it is the whole of region ${this.#id}`)
   }
 
   #devices(): DeviceInfo[] {

@@ -23,13 +23,22 @@ export function clearFault(device: DaxDevice, offset: number, length: number): B
 
 /** Asks for what is listed in the range; returns what is listed still. */
 function askPlatform(device: DaxDevice, offset: number, length: number): ByteRange[] {
-  const badblocks = Badblocks.open(device.key)
+  const parts = device.below?.parts(offset, length)
+  if (parts !== undefined) {
+    return parts.flatMap((part) =>
+      askPlatform(part.device, part.offset, part.length).map((bad) => {
+        return { offset: part.at + bad.offset - part.offset, length: bad.length }
+      }),
+    )
+  }
+  const badblocks = Badblocks.of(device.region, device.memory)
   if (badblocks === undefined) return []
   try {
-    const listed = () =>
-      badblocks
-        .read()
-        .filter((bad) => bad.offset < offset + length && offset < bad.offset + bad.length)
+    const listed = () => {
+      const all = new BadRanges()
+      for (const bad of badblocks.read()) all.add(bad.offset, bad.length)
+      return all.within(offset, length)
+    }
     for (const bad of listed()) clearListed(badblocks, bad)
     return listed()
   } finally {
@@ -38,12 +47,14 @@ function askPlatform(device: DaxDevice, offset: number, length: number): ByteRan
 }
 
 function clearListed(badblocks: Badblocks, { offset, length }: ByteRange): void {
-  const address = badblocks.physical(offset)
-  if (address === undefined) return
   let fd: number | undefined
   try {
     fd = openSync(badblocks.control, 'r+')
-    native.clearError(fd, address, length)
+    // Pages side by side in the device may be far from each other in physical memory.
+    for (let at = offset; at < offset + length; at += PAGE_SIZE) {
+      const address = badblocks.physical(at)
+      if (address !== undefined) native.clearError(fd, address, PAGE_SIZE)
+    }
   } catch {
     // No such command, or no permission: it stays in the list, which is what is looked at.
   } finally {

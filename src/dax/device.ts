@@ -1,7 +1,7 @@
 /** A DAX device: byte-addressable memory, its holder, and the ranges of it that are bad. */
 import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
-import { BadRanges } from './bad-ranges.ts'
+import { BadRanges, type ByteRange } from './bad-ranges.ts'
 import { listedBad } from './badblocks.ts'
 import { RegionClaim } from './claim.ts'
 import { FencedMemory } from './fenced-memory.ts'
@@ -40,8 +40,17 @@ export interface DeviceOptions {
   readonly region?: Region
 }
 
+/** Bytes of a device below. */
+export interface LowerPart extends ByteRange {
+  readonly device: DaxDevice
+  /** Where they lie in the device above. */
+  readonly at: number
+}
+
 export interface LowerDevices {
   readonly targets: readonly DaxDevice[]
+  /** In which parts of which devices the range lies, in its own order. */
+  parts(offset: number, length: number): LowerPart[]
   /** Tells every device below that has a part of the range; each calls back with failed(). */
   memoryFailure(offset: number, length: number, flags: number): number
   markHealed(offset: number, length: number): void
@@ -151,7 +160,9 @@ export function deviceOver(region: Region): DaxDevice {
       region,
     })
     // Whoever touches it first would be the one to find out.
-    for (const { offset, length } of listedBad(region.key)) device.badRanges.add(offset, length)
+    for (const { offset, length } of listedBad(region, device.memory)) {
+      device.badRanges.add(offset, length)
+    }
     return device
   } catch (error) {
     closeSync(region.fd)

@@ -23,7 +23,7 @@ interface Listed extends ByteRange {
 export class FailureReports {
   readonly #device: DaxDevice
   readonly #badblocks: Badblocks | undefined
-  /** What the list told by itself lately. */
+  /** What the list has named lately, by itself or when it was asked. */
   #lately: Listed[] = []
 
   constructor(device: DaxDevice, badblocks: Badblocks | undefined) {
@@ -31,9 +31,12 @@ export class FailureReports {
     this.#badblocks = badblocks
   }
 
-  /** A unit that a signal named. */
-  unit(unit: ByteRange, flags: number): void {
-    for (const { offset, length } of this.#narrow(unit)) {
+  /**
+   * A unit that a signal named. `touched`: by a touch of memory that was not refused, which is news;
+   * otherwise it may be what was told before, for every mapping of a page has its signal.
+   */
+  unit(unit: ByteRange, flags: number, touched = false): void {
+    for (const { offset, length } of this.#narrow(unit, touched)) {
       this.#device.memoryFailure(offset, length, flags)
     }
     this.#touchAgain(unit)
@@ -42,20 +45,22 @@ export class FailureReports {
   /** The list has changed, or is read for the first time. */
   listed(): void {
     const fresh = (this.#badblocks?.read() ?? []).flatMap((range) => this.#unknown(range))
+    this.#remember(fresh)
+    for (const { offset, length } of fresh) this.#device.memoryFailure(offset, length, 0)
+    for (const range of fresh) this.#touchAgain(range)
+  }
+
+  #remember(named: readonly ByteRange[]): void {
     const time = performance.now()
     this.#lately = this.#lately.filter((told) => time - told.time < SAME_FAILURE_MS)
-    for (const { offset, length } of fresh) {
-      this.#lately.push({ offset, length, time })
-      this.#device.memoryFailure(offset, length, 0)
-    }
-    for (const range of fresh) this.#touchAgain(range)
+    for (const { offset, length } of named) this.#lately.push({ offset, length, time })
   }
 
   /**
    * The pages of a unit that are news. Waits on the JavaScript thread: while it is not known which
    * pages are bad, nobody may be served from any of them.
    */
-  #narrow(unit: ByteRange): ByteRange[] {
+  #narrow(unit: ByteRange, touched: boolean): ByteRange[] {
     const unknown = this.#unknown(unit)
     if (unknown.length === 0) return []
     if (unit.length <= PAGE_SIZE || this.#badblocks === undefined) return [unit]
@@ -65,8 +70,11 @@ export class FailureReports {
         .read()
         .flatMap((range) => overlap(range, unit))
         .flatMap((range) => this.#unknown(range))
-      if (listed.length > 0) return listed
-      if (this.#toldLately(unit)) return []
+      if (listed.length > 0) {
+        this.#remember(listed)
+        return listed
+      }
+      if (!touched && this.#toldLately(unit)) return []
       if (performance.now() >= deadline) return [unit]
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS)
     }

@@ -40,6 +40,8 @@ export interface Region {
   readonly verify?: () => void
   /** False: an instance of a region that no driver is bound to. */
   readonly enabled?: boolean
+  /** Where its attributes are looked up; undefined: /sys. */
+  readonly sysfs?: string
 }
 
 /** `sysfs` is where sysfs is mounted; tests put a made-up one there. */
@@ -53,7 +55,7 @@ export function openRegion(path: string, readOnly: boolean, sysfs = '/sys'): Reg
     // The path may lead elsewhere by now: from here on only the open file counts.
     const stats = fstatSync(fd, { bigint: true })
     refuseOtherTypes(path, stats)
-    const common = { fd, path, readOnly, key: keyOf(stats) }
+    const common = { fd, path, readOnly, key: keyOf(stats), sysfs }
     if (stats.isFile()) {
       const size = fileSize(path, stats)
       return { ...common, kind: 'file', name: basename(path), size, align: PAGE_SIZE }
@@ -223,7 +225,7 @@ function attribute(node: string, name: string): number | undefined {
 }
 
 /** The C library's packing of a device number. */
-function deviceNumber(rdev: bigint): { major: number; minor: number } {
+export function deviceNumber(rdev: bigint): { major: number; minor: number } {
   return {
     major: Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xfffff000n)),
     minor: Number((rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n)),

@@ -140,6 +140,9 @@ export interface Binding {
    * address. Returns the bytes it cleared; throws ENOTTY where it has no such command.
    */
   clearError(fd: number, address: number, length: number): number
+  // extents.c
+  /** Where a file lies on its disk (FIEMAP): offset, place and length of each extent, in turn. */
+  fileExtents(fd: number): number[]
   // lock.c
   /**
    * Tries an exclusive (or shared) OFD lock over [start, start+length); false when another holds

@@ -34,7 +34,7 @@ static double attempt(struct mapping *map, size_t offset, size_t length, guard_w
 /* What guarded work is given: `inside` is in the mapping, `outside` in our own memory. */
 struct task {
   char *inside, *outside;
-  size_t length;
+  size_t length, step;
   uint32_t crc;
   bool durable, answer;
 };
@@ -83,7 +83,7 @@ static void probe_work(void *argument) {
   const volatile char *byte = task->inside, *end = byte + task->length;
   while (byte < end) {
     (void)*byte;
-    byte += PAGE - (uintptr_t)byte % PAGE; /* then the first byte of every further page */
+    byte += task->step - (uintptr_t)byte % task->step; /* then the first of every further step */
   }
 }
 
@@ -105,8 +105,15 @@ static void write_back_work(void *argument) {
   persist_range(task->inside, task->length);
 }
 
+#define LINE 64
+
+/*
+ * Poison in real memory is one line of a page. The kernel, which copies by addresses of its own,
+ * could only panic when it met that, so every line is touched here. A file fails by pages.
+ */
 double guard_probe(struct mapping *map, size_t offset, size_t length) {
-  struct task task = {.inside = map->base + offset, .length = length};
+  struct task task = {.inside = map->base + offset, .length = length,
+                      .step = map->sync ? LINE : PAGE};
   return attempt(map, offset, length, probe_work, &task);
 }
 

@@ -160,6 +160,7 @@ void lock_register(napi_env env, napi_value exports);
 void mount_register(napi_env env, napi_value exports);
 void channel_register(napi_env env, napi_value exports);
 void nvdimm_register(napi_env env, napi_value exports);
+void extents_register(napi_env env, napi_value exports);
 
 struct method {
   const char *name;

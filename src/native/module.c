@@ -167,5 +167,6 @@ NAPI_MODULE_INIT() {
   mount_register(env, exports);
   channel_register(env, exports);
   nvdimm_register(env, exports);
+  extents_register(env, exports);
   return exports;
 }

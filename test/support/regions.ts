@@ -1,8 +1,11 @@
-/** Regions of instances in files, for tests. */
+/** Regions of instances, and targets of mapped devices, in files, for tests. */
+import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
+import { makeSet } from '../../mkfs/mapped.ts'
 import { createRegion } from '../../mkfs/region.ts'
 import { FileRegion } from '../../src/bus/file-region.ts'
+import type { SetKind } from '../../src/bus/label-layout.ts'
 import { DaxError } from '../../src/dax/errors.ts'
 import { scratch } from './mounts.ts'
 
@@ -24,6 +27,20 @@ export function openRegionFile(t: Test, path = makeRegion()): FileRegion {
   const region = new FileRegion(path)
   t.teardown(() => region.close())
   return region
+}
+
+/** Fresh files, made into targets. */
+export function makeTargets(kind: SetKind, sizes: readonly number[], chunk = 2 * M): string[] {
+  const directory = scratch('memory')
+  const paths = sizes.map((size, at) => {
+    const path = join(directory, `target${at}`)
+    writeFileSync(path, '')
+    truncateSync(path, size)
+    return path
+  })
+  const common = { size: undefined, force: false }
+  makeSet(paths, { ...common, kind, chunk: kind === 'striped' ? chunk : 0 })
+  return paths
 }
 
 /** The errno of what it throws, as its name. */

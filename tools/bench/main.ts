@@ -16,6 +16,7 @@ const HELP = `usage: npm run bench -- [OPTION…]
   --max N           most files for --scale (default 1000000)
   --memory          memory of the daemon with 100,000 files, and its idle CPU time
   --failure         from a memory failure to its last consequence (100,000 extents, 1,000 handles)
+  --striped         sequential I/O over a stripe set of two devices, beside one device
   --json            everything that was measured, as JSON
 `
 
@@ -32,6 +33,7 @@ export async function main(args: readonly string[]): Promise<number> {
       max: { type: 'string', default: '1000000' },
       memory: { type: 'boolean', default: false },
       failure: { type: 'boolean', default: false },
+      striped: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
     },
   })
@@ -51,6 +53,11 @@ export async function main(args: readonly string[]): Promise<number> {
     const scale = { files: values.quick ? 100 : 1000, extents: 100 }
     const result = await failureLatency(scale, progress)
     show(result, printFailureLatency(result))
+  } else if (values.striped) {
+    const { printStriped, striped } = await import('./striped.ts')
+    const rounds = values.rounds ? Number(values.rounds) : values.quick ? 1 : 5
+    const result = await striped(values.quick ? QUICK : FULL, rounds, progress)
+    show(result, printStriped(result))
   } else if (values.memory) {
     const { memory, printMemory } = await import('./memory.ts')
     const result = await memory(values.quick ? 10_000 : 100_000, progress)

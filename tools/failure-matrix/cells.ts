@@ -201,8 +201,8 @@ export function differences(wanted: Outcome, found: Outcome): string[] {
     .map((field) => `${field}: expected ${wanted[field]}, found ${found[field]}`)
 }
 
-/** A slice that meets every block, every operation and both methods that run anywhere. */
-export function quickCells(): Cell[] {
+/** A slice that meets every block and every operation; hwpoison has the cells of soft. */
+export function quickCells(methods: readonly Method[] = ['soft', 'sigbus']): Cell[] {
   const cells: Cell[] = OPERATIONS.map((operation) => ({
     block: 'data of an open file',
     operation,
@@ -225,7 +225,9 @@ export function quickCells(): Cell[] {
   cells.push({ block: 'superblock, backup', operation: 'checkpoint', method: 'sigbus' })
   cells.push({ block: 'journal, active', operation: 'mmap load', method: 'soft' })
   cells.push({ block: 'checkpoint, current', operation: 'write', method: 'soft' })
-  return cells
+  const soft = cells.filter(({ method }) => method === 'soft')
+  const poison = soft.map((cell): Cell => ({ ...cell, method: 'hwpoison' }))
+  return [...cells, ...poison].filter(({ method }) => methods.includes(method))
 }
 
 export function allCells(methods: readonly Method[]): Cell[] {

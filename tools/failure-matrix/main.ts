@@ -19,14 +19,18 @@ import {
   quickCells,
 } from './cells.ts'
 import { printMatrix } from './print.ts'
+import { isDeviceDax } from './region.ts'
 import { scratchDirectory } from './scratch.ts'
 
 const HELP = `usage: node tools/failure-matrix.mjs [OPTION…]
   --quick            a slice: every block, every operation, about half a minute
-  --method NAME      ${METHODS.join(', ')} (default soft and sigbus; hwpoison needs --region)
+  --method NAME      ${METHODS.join(', ')}; may be given several times. Default: soft and sigbus,
+                     and on a --region that is device-dax hwpoison, too: the kernel itself fails
+                     the pages, and takes them for failed until it boots again
   --block PART       only blocks whose name contains this: ${BLOCKS.join('; ')}
   --operation PART   only operations whose name contains this: ${OPERATIONS.join('; ')}
-  --region DEVICE    on this region instead of scratch files; what is on it is LOST
+  --region NAME      on this region instead of scratch files: a file, /dev/dax0.0, an instance
+                     (FILE#dax0.1), the targets of a mapped device (A,B). What is on it is LOST
   --force            yes, lose it
   --directory DIR    where scratch files go (default /dev/shm)
   --json             the outcome of every cell, as JSON
@@ -134,16 +138,17 @@ function readOptions(args: readonly string[]): Options | number {
     process.stdout.write(HELP)
     return 0
   }
-  const methods = (values.method ?? ['soft', 'sigbus']) as Method[]
+  const poisonable = values.region !== undefined && isDeviceDax(values.region)
+  const methods = (values.method ?? METHODS.slice(0, poisonable ? 3 : 2)) as Method[]
   const wrong = methods.find((method) => !METHODS.includes(method))
   if (wrong !== undefined) return usage(`there is no method ${wrong}: ${METHODS.join(', ')}`)
   if (values.region !== undefined && !values.force) {
     return usage(`everything on ${values.region} would be lost: say --force if it may`)
   }
-  if (methods.includes('hwpoison') && values.region === undefined) {
-    return usage('hwpoison fails memory until the machine boots again: name a --region for it')
+  if (methods.includes('hwpoison') && !poisonable) {
+    return usage('hwpoison fails memory until the machine boots again: name a device-dax --region')
   }
-  const cells = (values.quick ? quickCells() : allCells(methods)).filter(
+  const cells = (values.quick ? quickCells(methods) : allCells(methods)).filter(
     ({ block, operation }) => block.includes(values.block) && operation.includes(values.operation),
   )
   const directory = values.directory || tmpdir()

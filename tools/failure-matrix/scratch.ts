@@ -1,9 +1,9 @@
 /** Scratch regions and mounts, taken down when the process exits, however that comes. */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { openByName } from '../../src/bus/open.ts'
 import type { ControlClient } from '../../src/control/client.ts'
 import { connectTo, resolveTarget } from '../../src/control/target.ts'
-import { openDevice } from '../../src/dax/device.ts'
 import type { Status } from '../../src/fs/administration.ts'
 import { readSuperblocks, requireSuperblock, type Superblock } from '../../src/media/superblock.ts'
 import {
@@ -46,7 +46,7 @@ export class ScratchMount {
     this.log = log
   }
 
-  /** A new filesystem in a file of `size` (or on the region given), mounted. */
+  /** A new filesystem in a file of `size` (or on the region of this name), mounted. */
   static async make(directory: string, size: string, region?: string): Promise<ScratchMount> {
     const place = mkdtempSync(join(directory, 'm-'))
     const mountpoint = join(place, 'mnt')
@@ -84,7 +84,7 @@ export class ScratchMount {
 
   /** The state on media now; nobody is disturbed. */
   superblock(): Superblock {
-    const device = openDevice(this.region, { readOnly: true })
+    const device = openByName(this.region, { readOnly: true })
     try {
       return requireSuperblock(readSuperblocks(device.memory))
     } finally {

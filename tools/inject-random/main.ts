@@ -13,8 +13,9 @@ import { table } from '../bench/report.ts'
 import { ScratchMount, scratchDirectory } from '../failure-matrix/scratch.ts'
 import { runProgram } from '../quickstart/programs.ts'
 import type { Draw } from './draws.ts'
+import { hasFio } from './fio.ts'
 import { type Failure, percentile, type StormResult, storm } from './storm.ts'
-import { type Verdict, Workload } from './workload.ts'
+import { type Verdict, WORKLOADS, Workload, type WorkloadKind } from './workload.ts'
 
 const HELP = `usage: node tools/inject-random.mjs [OPTION…] MOUNTPOINT
        node tools/inject-random.mjs [OPTION…] --scratch
@@ -29,6 +30,8 @@ Makes memory of a mounted filesystem fail at random places. Files that are hit l
   --log FILE      write what was injected, one JSON object a line
   --replay FILE   inject what such a log says
   --size SIZE     of a scratch region (default 1G)
+  --workload NAME over its spared files: own (writes, renames and checks), or fio (random writes
+                  with --verify=crc32c, half of them through mappings) (default own)
   --json          the result as JSON
 Exit code: 0 when the filesystem serves on (and, on a scratch mount, nothing but the failed memory
 was harmed), 1 when not, 2 for wrong usage.
@@ -46,6 +49,7 @@ const PARSED = {
   log: { type: 'string' },
   replay: { type: 'string' },
   size: { type: 'string', default: '1G' },
+  workload: { type: 'string', default: 'own' },
   json: { type: 'boolean', default: false },
 } as const
 
@@ -62,7 +66,7 @@ export async function main(args: readonly string[]): Promise<number> {
     return 0
   }
   const [mountpoint] = positionals
-  const sentence = complaint(values, mountpoint)
+  const sentence = complaint(values, mountpoint) ?? (await missing(values))
   if (sentence !== undefined) {
     process.stderr.write(`inject-random: ${sentence}\n`)
     return 2
@@ -79,7 +83,8 @@ async function runOnScratch(values: Values): Promise<number> {
   const directory = scratchDirectory('/dev/shm', 'holdfast-storm')
   const mount = await ScratchMount.make(directory, values.size)
   const control = await mount.control()
-  const workload = await Workload.start(mount.mountpoint, control)
+  const kind = values.workload as WorkloadKind
+  const workload = await Workload.start(mount.mountpoint, control, kind)
   const code = await run(control, values, workload)
   await mount.unmount()
   const check = await runProgram('fsck.holdfast', ['-n', '-f', mount.region])
@@ -96,8 +101,16 @@ function complaint(values: Values, mountpoint: string | undefined): string | und
     const given = values[name]
     if (given !== undefined && !/^\d+$/.test(given)) return `--${name} must be a number`
   }
+  if (!WORKLOADS.some((name) => name === values.workload)) {
+    return `--workload is one of ${WORKLOADS.join(', ')}`
+  }
   const methods = ['soft', 'sigbus', 'hwpoison']
   return methods.includes(values.method) ? undefined : `--method is one of ${methods.join(', ')}`
+}
+
+async function missing({ workload }: Values): Promise<string | undefined> {
+  if (workload !== 'fio' || (await hasFio())) return undefined
+  return 'fio is not there: apt-get install fio, or --workload own'
 }
 
 async function run(control: ControlClient, values: Values, workload?: Workload): Promise<number> {
@@ -155,8 +168,8 @@ function inodeOf(path: string): number {
 }
 
 export function describe({ failures, skipped }: StormResult): string {
-  const rows = (['data', 'free', 'metadata'] as const).map((kind) => {
-    const some = failures.filter((failure) => failure.kind === kind)
+  const rows = (['data', 'free', 'metadata', 'all'] as const).map((kind) => {
+    const some = failures.filter((failure) => kind === 'all' || failure.kind === kind)
     const times = some.map(({ milliseconds }) => milliseconds)
     const sum = (value: (failure: Failure) => number) =>
       some.reduce((total, failure) => total + value(failure), 0)

@@ -1,12 +1,13 @@
 /**
  * What goes on while a storm hits a scratch mount: victims that may be hit, and spared files that
- * somebody writes, moves and checks all the time. Afterwards every byte of every file is accounted
- * for: the same as before, or EIO exactly where memory failed.
+ * somebody writes, moves and checks all the time (or fio does, see fio.ts). Afterwards every byte
+ * of every file is accounted for: the same as before, or EIO exactly where memory failed.
  */
 import type { ControlClient } from '../../src/control/client.ts'
 import type { FileMap } from '../../src/fs/administration.ts'
 import { PythonClient } from '../demo/python-client.ts'
 import type { Draw } from './draws.ts'
+import { FioWork } from './fio.ts'
 
 const BLOCK = 4096
 const VICTIMS = 128
@@ -53,10 +54,10 @@ def work():
         state["rounds"] += 1
         time.sleep(0.0002)
 worker = threading.Thread(target=work, daemon=True)
-worker.start()
+if spared: worker.start()
 def finish(bad):
     state["stop"] = True
-    worker.join(20)
+    if spared: worker.join(20)
     if worker.is_alive(): problems.append("the worker hangs")
     for i in range(victims): check("v%d" % i, set(bad.get(str(i), [])))
     for i in range(spared):
@@ -84,38 +85,58 @@ export interface Verdict {
   problems: string[]
 }
 
+export const WORKLOADS = ['own', 'fio'] as const
+export type WorkloadKind = (typeof WORKLOADS)[number]
+
 export class Workload {
   readonly #client: PythonClient
   readonly #maps: readonly FileMap[]
+  readonly #fio: FioWork | undefined
   readonly spared: ReadonlySet<number>
 
-  private constructor(client: PythonClient, maps: readonly FileMap[], spared: readonly number[]) {
+  private constructor(
+    client: PythonClient,
+    maps: readonly FileMap[],
+    spared: readonly number[],
+    fio: FioWork | undefined,
+  ) {
     this.#client = client
     this.#maps = maps
-    this.spared = new Set(spared)
+    this.#fio = fio
+    this.spared = fio?.spared ?? new Set(spared)
   }
 
   /** Victims take a sixteenth of the region. */
-  static async start(mountpoint: string, control: ControlClient): Promise<Workload> {
+  static async start(
+    mountpoint: string,
+    control: ControlClient,
+    kind: WorkloadKind,
+  ): Promise<Workload> {
     const { regionSize } = await control.call('status', {})
     const size = Math.max(BLOCK, Math.floor(regionSize / 16 / VICTIMS / BLOCK) * BLOCK)
-    const args = [mountpoint, VICTIMS, SPARED, size].map(String)
+    const args = [mountpoint, VICTIMS, kind === 'own' ? SPARED : 0, size].map(String)
     const client = new PythonClient(PROGRAM, args, LIMIT_MS)
     const ready = await client.ready
     if (!ready?.ok) throw new Error(`the workload cannot start: ${ready?.error ?? 'it died'}`)
     const ask = async (list: string) => (await client.evaluate<number[]>(list))?.value ?? []
     const maps: FileMap[] = []
     for (const inode of await ask('inodes')) maps.push(await control.call('getmap', { inode }))
-    return new Workload(client, maps, await ask('sparedInodes'))
+    const fio = kind === 'fio' ? await FioWork.start(mountpoint) : undefined
+    return new Workload(client, maps, await ask('sparedInodes'), fio)
   }
 
   async finish(failures: readonly Draw[]): Promise<Verdict> {
+    const live = await this.#fio?.finish()
     const bad = Object.fromEntries(this.#maps.map((map, i) => [i, failedBlocks(map, failures)]))
     const answer = await this.#client.evaluate<Verdict>(`finish(${JSON.stringify(bad)})`, LIMIT_MS)
     this.#client.stop()
     await this.#client.ended
     const died = `the workload died: ${answer?.error ?? 'no answer'}`
-    return answer?.value ?? { rounds: 0, problems: [died] }
+    const { rounds, problems } = answer?.value ?? { rounds: 0, problems: [died] }
+    return {
+      rounds: rounds + (live?.rounds ?? 0),
+      problems: [...problems, ...(live?.problems ?? [])],
+    }
   }
 }
 
