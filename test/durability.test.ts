@@ -1,9 +1,11 @@
 /** Promises of docs/DURABILITY.md that need a moment of their own; the rest is crash.test.ts's. */
+import { constants } from 'node:os'
 import t from 'tap'
 import { format } from '../mkfs/format.ts'
 import { openSimulated } from '../src/dax/device.ts'
 import { fsDaxGet } from '../src/dax/holder.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
+import { FsError } from '../src/fs/errors.ts'
 import { Filesystem } from '../src/fs/filesystem.ts'
 import { BLOCK_SIZE } from '../src/media/geometry.ts'
 import { readSuperblocks } from '../src/media/superblock.ts'
@@ -99,6 +101,39 @@ t.test('plain file: fsync of one file makes all that came before it durable', as
   t.ok(get(after, 'second').equals(Buffer.alloc(5000, 2)))
   t.throws(() => after.lookup(1, name('third')), 'and no more')
   await after.unmount()
+  await fs.unmount()
+})
+
+t.test('plain file: an fsync while another one is under way waits for it', async (t) => {
+  const memory = fresh('page')
+  const fs = mountMemory(memory)
+  const ino = put(fs, 'file', Buffer.alloc(BLOCK_SIZE, 1))
+  await fs.fsync(ino, false)
+  const handle = fs.open(ino, 2, false)
+  fs.write(handle, 0, Buffer.alloc(BLOCK_SIZE, 2), 0, BLOCK_SIZE, plain)
+  const first = fs.fsync(ino, true)
+  await fs.fsync(1, true)
+  const after = mountMemory(rebooted(memory.crash()))
+  t.ok(get(after, 'file').equals(Buffer.alloc(BLOCK_SIZE, 2)))
+  await after.unmount()
+  await first
+  await fs.unmount()
+})
+
+t.test('plain file: after an fsync that failed there is none that succeeds', async (t) => {
+  const memory = fresh('page')
+  const fs = mountMemory(memory)
+  const ino = put(fs, 'file', Buffer.alloc(BLOCK_SIZE, 1))
+  await fs.fsync(ino, false)
+  const handle = fs.open(ino, 2, false)
+  fs.write(handle, 0, Buffer.alloc(BLOCK_SIZE, 2), 0, BLOCK_SIZE, plain)
+  const { flushAsync } = memory
+  memory.flushAsync = () => Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' }))
+  await t.rejects(fs.fsync(ino, true))
+  // The kernel forgets: it reports an error once, and drops what it could not write.
+  memory.flushAsync = flushAsync
+  await t.rejects(fs.fsync(ino, true), new FsError(constants.errno.EIO))
+  t.match(fs.volume.shutdown?.reason, /cannot be made durable/)
   await fs.unmount()
 })
 

@@ -158,6 +158,26 @@ t.test('one bad superblock is made from the other', async (t) => {
   }
 })
 
+t.test('metadata on record as bad that can be read is used again', async (t) => {
+  const memory = await populated(true)
+  const { geometry } = superblockOf(memory)
+  const [one, other] = geometry.journal
+  damageIndex(memory, ({ poison }) => {
+    poison.put(one.offset / BLOCK_SIZE, one.length / BLOCK_SIZE)
+    poison.put(other.offset / BLOCK_SIZE, other.length / BLOCK_SIZE)
+  })
+  t.equal(look(memory).problems[0]?.offset, one.offset)
+  const { left, actions } = repair(t, memory, ['journal-poisoned'])
+  t.same([left, actions], [[], ['poison', 'poison', 'checkpoint']])
+  t.equal(await survivors(memory), FILES)
+
+  const { slots, checkpoint } = superblockOf(memory)
+  const next = slots[checkpoint.slot === 0 ? 1 : 0][0]!
+  damageIndex(memory, ({ poison }) => poison.put(next.block + 3, 2))
+  t.same(repair(t, memory, ['checkpoint-poisoned']).left, [])
+  t.equal(await survivors(memory), FILES)
+})
+
 t.test('two bad superblocks are beyond repair', async (t) => {
   const memory = await populated(true)
   scribble(memory, 100, 8)

@@ -18,6 +18,7 @@ import {
   ROOT,
   runClient,
   scratch,
+  sleep,
 } from './support/mounts.ts'
 
 const NOBODY = '65534'
@@ -114,6 +115,50 @@ t.test('another user', { skip }, async (t) => {
   await mount.unmount()
 })
 
+t.test(
+  'everybody may write where it is made: still nobody else may open it',
+  { skip },
+  async (t) => {
+    const directory = scratch()
+    chmodSync(directory, 0o777)
+    const [region, mountpoint, log] = ['region', 'mnt', 'log'].map((name) => join(directory, name))
+    mkdirSync(mountpoint!)
+    const make = `${join(ROOT, 'mkfs/mkfs.holdfast.mjs')} --size 32M ${region}`
+    const mount = `${HOLDFAST} mount -o log=${log} ${region} ${mountpoint}`
+    const made = await runClient(`umask 0 && ${make} && ${mount}`)
+    t.equal(made.status, 0, made.stderr)
+    const { socket } = resolveTarget(region!)
+    t.equal(statSync(region!).mode & 0o777, 0o600, 'the region file')
+    t.equal(statSync(socket!).mode & 0o777, 0o600, 'the socket')
+    t.equal(statSync(log!).mode & 0o022, 0, 'the log')
+    for (const path of [region!, socket!]) t.not((await asNobody(['cat', path])).status, 0, path)
+    t.equal((await runClient([HOLDFAST, 'umount', mountpoint!])).status, 0)
+  },
+)
+
+t.test('a link in the mount leads a user nowhere that is closed to him', { skip }, async (t) => {
+  const mount = await mountRegion({ options: ['allow_other'] })
+  const closed = scratch()
+  const bait = join(closed, 'bait')
+  writeFileSync(bait, 'bait')
+  chmodSync(closed, 0o700)
+  t.equal((await mount.client(`chmod 777 . && ln -s ${bait} link && ln -s ../.. up`)).status, 0)
+  chmodSync(dirname(mount.mountpoint), 0o755)
+  for (const words of [
+    ['cat', mount.path('link')],
+    ['sh', '-c', `echo x > ${mount.path('link')}`],
+    ['ls', join(mount.path('up'), closed)],
+    [HOLDFAST, 'getmap', mount.path('link')],
+  ]) {
+    const { status, stdout } = await asNobody(words)
+    t.not(status, 0, words.join(' '))
+    t.notMatch(stdout, 'bait')
+  }
+  t.equal(readFileSync(bait, 'utf8'), 'bait')
+  t.match(await asNobody(['readlink', mount.path('link')]), { status: 0, stdout: `${bait}\n` })
+  await mount.unmount()
+})
+
 /** Sends what it is given, ignores what comes back; resolves when the daemon hung up or at once. */
 function send(path: string, bytes: Buffer | string, stay = false): Promise<Socket | undefined> {
   return new Promise((resolve) => {
@@ -187,6 +232,69 @@ t.test('garbage on the control socket', { skip: cannotMount() }, async (t) => {
     after = descriptors()
   }
   t.ok(after <= before + 4, `${before} descriptors before, ${after} after`)
+  await mount.unmount()
+})
+
+t.test('thousands of connections, opened and dropped', { skip: cannotMount() }, async (t) => {
+  const mount = await mountRegion()
+  const socket = socketOf(mount)
+  const descriptors = () => readdirSync(`/proc/${mount.pid}/fd`).length
+  const before = descriptors()
+  const resident = () =>
+    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${mount.pid}/status`, 'utf8'))?.[1])
+  let memory = 0
+  for (let round = 0; round < 60; round++) {
+    const half = ['', '{"id":1,"meth', '{"id":1,"method":"watch"}\n'][round % 3]!
+    await Promise.all(Array.from({ length: 50 }, () => send(socket, half)))
+    if (round === 10) memory = resident()
+  }
+  t.equal((await mount.status()).state, 'mounted')
+  for (let tries = 0; descriptors() > before + 4 && tries < 100; tries++) await sleep(50)
+  t.ok(descriptors() <= before + 4, `${before} descriptors before, ${descriptors()} after`)
+  t.ok(resident() < memory + 64 * 1024, `${memory} KiB resident after 500, ${resident()} after all`)
+  t.ok(mount.logText().split('\n').length < 20, 'the log is as short as it was')
+  await mount.unmount()
+})
+
+/** What no parameter may be. */
+const WRONG: readonly unknown[] = [null, true, -1, 1.5, 1e308, '7', [], {}, { toString: 1 }, [[]]]
+const VALID = {
+  getmap: { inode: 1 },
+  rmap: { offset: 0, length: 4096, limit: 1 },
+  inject: { target: { kind: 'free' }, length: 4096, method: 'soft' },
+  clearPoison: { range: 'all' },
+  shutdown: { reason: [] },
+  scrub: { action: 'start', rate: 1 },
+} as const
+
+t.test('every parameter of the wrong type', { skip: cannotMount() }, async (t) => {
+  const mount = await mountRegion()
+  const client = await ControlClient.connect(socketOf(mount))
+  const refused = async (method: string, params: unknown) => {
+    const call = client.call(method as 'getmap', params as { inode: number })
+    const errno = await call.then(
+      () => undefined,
+      (error: { errno: number }) => error.errno,
+    )
+    if (errno !== EINVAL) t.fail(`${method} ${JSON.stringify(params)}: ${errno}`)
+  }
+  let count = 0
+  for (const [method, valid] of Object.entries(VALID)) {
+    for (const params of [7, 'x', [], true]) await refused(method, params)
+    for (const name of Object.keys(valid)) {
+      // A reason may be any text.
+      const wrong = WRONG.filter((value) => name !== 'reason' || typeof value !== 'string')
+      for (const value of wrong) {
+        await refused(method, { ...valid, [name]: value })
+        count++
+      }
+    }
+  }
+  t.ok(count > 100, `${count} wrong parameters are refused`)
+  client.close()
+  const { state, failures } = await mount.status()
+  t.same({ state, failures }, { state: 'mounted', failures: [] })
+  t.notMatch(mount.logText(), /control socket/, 'and none of them is a bug')
   await mount.unmount()
 })
 

@@ -114,7 +114,11 @@ async function check(
   outcome.examination = first
   outcome.found = first.problems
   if (mayWrite(first, options) && needsRepair(memory, first)) {
-    outcome.actions = repairRegion(memory, first, repairOptions(options))
+    try {
+      outcome.actions = repairRegion(memory, first, repairOptions(options))
+    } catch (error) {
+      tolerate(first, error)
+    }
     first.salvaged?.index.close()
     outcome.examination = await examineAll(memory, mounted)
   } else if (options.readOnly && !mounted && needsRepair(memory, first)) {
@@ -135,9 +139,17 @@ async function planOnly(memory: DaxDevice['memory'], options: FsckOptions): Prom
   const examination = await examineAll(memory, false)
   try {
     return planRepair(memory, examination, repairOptions(options)).actions
+  } catch (error) {
+    tolerate(examination, error)
+    return []
   } finally {
     examination.salvaged?.index.close()
   }
+}
+
+/** Where nothing is wrong, a repair that finds no room only leaves the journal to the next mount. */
+function tolerate({ problems }: Examination, error: unknown): void {
+  if (problems.length > 0 || !isDamage(error)) throw error
 }
 
 /** What a mount relies on is there, and says that all is well. */

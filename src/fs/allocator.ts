@@ -7,10 +7,15 @@
  */
 import { BadRanges as RangeSet } from '../dax/bad-ranges.ts'
 import type { BlockRange, FreeSpaceTable } from '../index/free-space.ts'
+import type { Geometry } from '../media/geometry.ts'
 import type { CachedInode } from './inode-cache.ts'
+import { WholeUnits } from './whole-units.ts'
 
 /** 2 MiB: what a growing file sets aside, so that neighbours seldom share a unit of poison. */
 export const WINDOW_BLOCKS = 512
+
+/** A crumb of so many blocks is good enough for any wish, when whole units are scarce. */
+const CRUMB_BLOCKS = 64
 
 /** Free ranges looked at before the best one so far is taken. */
 const RANGES_EXAMINED = 256
@@ -31,10 +36,12 @@ export class Allocator {
    */
   #cursor: number
   readonly #start: number
+  readonly #wholeUnits: WholeUnits
   /** Free blocks of the table, pending ones included. */
   freeBlocks: number
 
-  constructor(free: FreeSpaceTable, dataStartBlock: number) {
+  constructor(free: FreeSpaceTable, { dataStartBlock, dataEndBlock }: Geometry) {
+    this.#wholeUnits = new WholeUnits(free, dataEndBlock - dataStartBlock)
     this.#free = free
     this.#start = dataStartBlock
     this.#cursor = dataStartBlock
@@ -69,12 +76,13 @@ export class Allocator {
 
   /** Up to `units` whole, aligned, contiguous units for a checkpoint slot. */
   chooseUnits(units: number): BlockRange | undefined {
-    const found = this.#scan(
-      this.#start,
-      units * WINDOW_BLOCKS,
-      (from) => this.#free.large(from),
-      true,
-    )
+    const large = (from: number) => this.#free.large(from)
+    const search = () => this.#scan(this.#start, units * WINDOW_BLOCKS, large, alignedPart)
+    let found = search()
+    if (found === undefined && this.#windows.size > 0) {
+      this.releaseAllWindows()
+      found = search()
+    }
     if (found === undefined) return undefined
     const whole = Math.floor(found.blocks / WINDOW_BLOCKS)
     return { block: found.block, blocks: Math.min(units, whole) * WINDOW_BLOCKS }
@@ -82,7 +90,7 @@ export class Allocator {
 
   /** Some contiguous free blocks that nobody has set aside, for failure injection. */
   findFree(blocks: number): BlockRange | undefined {
-    const found = this.#scan(this.#start, blocks, (from) => this.#free.from(from), false)
+    const found = this.#scan(this.#start, blocks, (from) => this.#free.from(from))
     return found !== undefined && found.blocks >= blocks ? found : undefined
   }
 
@@ -157,18 +165,35 @@ export class Allocator {
 
   /** Next fit from the cursor, then from the start; large wishes go to aligned large ranges. */
   #search(wanted: number): BlockRange | undefined {
-    const aligned = wanted >= WINDOW_BLOCKS
-    if (aligned) {
-      const large = this.#scan(this.#start, wanted, (from) => this.#free.large(from), true)
-      if (large !== undefined) return clip(large, wanted)
+    if (wanted >= WINDOW_BLOCKS) {
+      const large = this.#scan(this.#start, wanted, (from) => this.#free.large(from), alignedPart)
+      if (large !== undefined) {
+        this.#wholeUnits.took(wanted)
+        return clip(large, wanted)
+      }
+    } else if (this.#wholeUnits.areScarce()) {
+      const crumb = this.#searchCrumbs(wanted)
+      if (crumb !== undefined) return clip(crumb, wanted)
     }
     const small = (block: number) => this.#free.from(block)
-    const next = this.#scan(this.#cursor, wanted, small, false)
+    const next = this.#scan(this.#cursor, wanted, small)
     const best =
       next !== undefined && next.blocks >= wanted
         ? next
-        : longer(next, this.#scan(this.#start, wanted, small, false))
+        : longer(next, this.#scan(this.#start, wanted, small))
     return best === undefined ? undefined : clip(best, wanted)
+  }
+
+  /** Room in units that are in use already, also where others set windows aside. */
+  #searchCrumbs(wanted: number): BlockRange | undefined {
+    const small = (block: number) => this.#free.from(block)
+    const enough = (found: BlockRange | undefined) =>
+      found !== undefined && found.blocks >= Math.min(wanted, CRUMB_BLOCKS)
+    const next = this.#scan(this.#cursor, wanted, small, crumbOf)
+    if (enough(next)) return next
+    if (this.#windows.size > 0) this.releaseAllWindows()
+    const first = this.#scan(this.#start, wanted, small, crumbOf)
+    return enough(first) ? first : undefined
   }
 
   /** Before "no space": windows are only a wish. */
@@ -182,7 +207,7 @@ export class Allocator {
     start: number,
     wanted: number,
     page: (from: number) => BlockRange[],
-    aligned: boolean,
+    shape: (part: BlockRange) => BlockRange | undefined = (part) => part,
   ): BlockRange | undefined {
     let best: BlockRange | undefined
     let examined = 0
@@ -191,8 +216,7 @@ export class Allocator {
     for (let from = start + 1, ranges = first; ; ranges = page(from)) {
       for (const range of ranges) {
         for (const part of this.#usable(range)) {
-          const candidate = aligned ? alignedPart(part) : part
-          best = longer(best, candidate)
+          best = longer(best, shape(part))
           if (best !== undefined && best.blocks >= wanted) return best
         }
         if (++examined >= RANGES_EXAMINED && best !== undefined) return best
@@ -235,6 +259,18 @@ function alignedPart(range: BlockRange): BlockRange | undefined {
   const block = Math.ceil(range.block / WINDOW_BLOCKS) * WINDOW_BLOCKS
   const blocks = range.block + range.blocks - block
   return blocks >= WINDOW_BLOCKS ? { block, blocks } : undefined
+}
+
+/** The part of a range in a unit that is partly in use: before its first whole unit, or behind. */
+function crumbOf(range: BlockRange): BlockRange | undefined {
+  const end = range.block + range.blocks
+  const first = Math.ceil(range.block / WINDOW_BLOCKS) * WINDOW_BLOCKS
+  const last = Math.floor(end / WINDOW_BLOCKS) * WINDOW_BLOCKS
+  if (first > last) return range
+  const head = { block: range.block, blocks: first - range.block }
+  const rest = { block: last, blocks: end - last }
+  const longest = head.blocks >= rest.blocks ? head : rest
+  return longest.blocks > 0 ? longest : undefined
 }
 
 function tail(range: BlockRange, from: number): BlockRange {

@@ -51,7 +51,7 @@ export function setattr(
         if (changes.gid !== undefined) inode.row.gid = changes.gid
         setTimes(inode, changes)
       },
-      size !== undefined && size < inode.row.size,
+      size !== undefined && size <= inode.row.size,
     ),
   )
   if (size !== undefined) freeBeyondEnd(volume, inode)

@@ -1,34 +1,32 @@
 /**
- * When a checkpoint is taken, and where its image goes. The writing itself is
- * journal/checkpoint.ts. A checkpoint runs in slices between operations; whoever cannot wait
- * finishes it synchronously.
+ * When a checkpoint is taken. The writing itself is journal/checkpoint.ts, the room for it
+ * image-slots.ts. A checkpoint runs in slices between operations; whoever cannot wait finishes it
+ * synchronously.
  */
 
 import { MemoryFailure } from '../dax/memory.ts'
-import { rangesOverlap } from '../index/free-space.ts'
+import { isIndexFull } from '../index/damage.ts'
 import { Checkpointer } from '../journal/checkpoint.ts'
-import { OWNER_CHECKPOINT } from '../media/change.ts'
-import { BLOCK_SIZE, BLOCKS_PER_UNIT, UNIT_SIZE } from '../media/geometry.ts'
 import {
   type BlockRange,
   type ShutdownReason,
   type Superblock,
   writeSuperblocks,
 } from '../media/superblock.ts'
-import { MAX_POISON_RANGES, MAX_SLOT_EXTENTS } from '../media/superblock-layout.ts'
+import { MAX_POISON_RANGES } from '../media/superblock-layout.ts'
 import { ENOSPC, FsError } from './errors.ts'
-import type { Transaction } from './transaction.ts'
+import { IMAGE_MARGIN, ImageSlots } from './image-slots.ts'
 import type { Volume } from './volume.ts'
 
 /** A checkpoint starts when this part of the active journal half is used. */
 const JOURNAL_USED_MAX = 0.6
-/** Image growth that may happen between two looks at its size, bytes. */
-const IMAGE_MARGIN = 1024 * 1024
 /** Journal bytes between two looks: an index grows by less than four times its records. */
 const LOOK_EVERY = IMAGE_MARGIN / 8
 
 /** Larger than any `used`: look before the next record. */
 const LOOK_NOW = Number.MAX_SAFE_INTEGER
+
+const NO_ROOM = 'no room for a checkpoint image: remove files until 2 MiB in one piece are free'
 
 export interface CheckpointResult {
   sequence: number
@@ -47,20 +45,34 @@ interface Running extends CheckpointResult {
 
 export class Checkpoints {
   readonly #volume: Volume
+  readonly #slots: ImageSlots
   #running: Running | undefined
   #lookedAt = LOOK_NOW
-  #growing = false
+  /** Journal bytes in use when there was no room for an image; undefined: there was. */
+  #noRoomAt: number | undefined
 
   constructor(volume: Volume) {
     this.#volume = volume
+    this.#slots = new ImageSlots(volume)
   }
 
   /** Starts one when the journal is full enough; called after every record. */
   startIfNeeded(): void {
     const { journal, shutdown } = this.#volume
-    if (shutdown !== undefined || this.#running !== undefined || this.#growing) return
+    if (shutdown !== undefined || this.#running !== undefined || this.#slots.changing) return
     if (journal.used < journal.size * JOURNAL_USED_MAX) return
-    this.run().catch((error: Error) => this.#volume.hooks.checkpointFailed(error))
+    if (this.#noRoomAt !== undefined && journal.used - this.#noRoomAt < LOOK_EVERY) return
+    this.run().catch((error: Error) => this.#failedBesides(error))
+  }
+
+  /** Without room for an image operations go on while the journal has room for records. */
+  #failedBesides(error: Error): void {
+    const { hooks, journal, options } = this.#volume
+    if (!isFull(error)) hooks.checkpointFailed(error)
+    else {
+      if (this.#noRoomAt === undefined) options.logger.warn(NO_ROOM)
+      this.#noRoomAt = journal.used
+    }
   }
 
   /** Resolves when no checkpoint is being written. */
@@ -111,8 +123,13 @@ export class Checkpoints {
   #begin(): Running {
     const volume = this.#volume
     const started = performance.now()
-    const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
-    this.#requireRoom(standby)
+    this.#compactIndex()
+    this.#slots.trim()
+    if (!this.#slots.makeRoom()) {
+      volume.hooks.makeSpace()
+      if (!this.#slots.makeRoom()) throw new FsError(ENOSPC, NO_ROOM)
+    }
+    const { standby } = this.#slots
     const sequence = volume.journal.lastSequence
     const image = volume.index.serialize()
     volume.journal.switchHalves()
@@ -122,6 +139,16 @@ export class Checkpoints {
     const done = Promise.resolve()
     this.#running = { ...result, checkpointer, started, completed: false, done }
     return this.#running
+  }
+
+  /** An index that was large once is no reason to write as much for ever. */
+  #compactIndex(): void {
+    const { index } = this.#volume
+    try {
+      if (index.isSparse()) index.compact()
+    } catch (error) {
+      if (!isIndexFull(error)) throw error
+    }
   }
 
   async #finishInSlices(running: Running): Promise<void> {
@@ -145,6 +172,7 @@ export class Checkpoints {
     volume.superblock = checkpointer.finish(volume.superblock)
     volume.journal.releaseOldHalf()
     this.#running = undefined
+    this.#noRoomAt = undefined
     running.completed = true
     running.milliseconds = Math.round(performance.now() - running.started)
     const { sequence, bytes, milliseconds } = running
@@ -196,133 +224,54 @@ export class Checkpoints {
    * Operations that free space go on without; others get ENOSPC.
    */
   reserveImage(freesSpace: boolean): void {
-    const { used } = this.#volume.journal
-    if (this.#growing || (used >= this.#lookedAt && used - this.#lookedAt < LOOK_EVERY)) return
+    const { journal, hooks } = this.#volume
+    const { used } = journal
+    if (this.#slots.changing || (used >= this.#lookedAt && used - this.#lookedAt < LOOK_EVERY))
+      return
     this.#lookedAt = used
-    const needed = this.#volume.index.imageSize() + IMAGE_MARGIN
-    for (const slot of [0, 1] as const) {
-      if (this.#capacity(slot) >= needed || this.#grow(slot, needed)) continue
-      this.#lookedAt = LOOK_NOW
-      if (!freesSpace) throw new FsError(ENOSPC)
-    }
+    if (this.#reserveBoth()) return
+    this.#lookedAt = LOOK_NOW
+    if (freesSpace) return
+    hooks.makeSpace()
+    this.#moveSlots()
+    if (!this.#reserveBoth()) throw new FsError(ENOSPC)
+    this.#lookedAt = journal.used
   }
 
-  /** A crash may have left the slot short: memory in it failed, and nothing replaced it yet. */
-  #requireRoom(slot: 0 | 1): void {
-    const needed = this.#volume.index.imageSize()
-    if (this.#capacity(slot) >= needed) return
-    if (this.#growing || !this.#grow(slot, needed + IMAGE_MARGIN)) throw new FsError(ENOSPC)
+  #reserveBoth(): boolean {
+    const [one, other] = [this.#slots.reserve(0), this.#slots.reserve(1)]
+    return one && other
   }
 
-  #capacity(slot: 0 | 1): number {
-    const slots = this.#volume.superblock.slots[slot]
-    return slots.reduce((sum, range) => sum + range.blocks, 0) * BLOCK_SIZE
-  }
-
-  #grow(slot: 0 | 1, needed: number): boolean {
-    this.#growing = true
-    try {
-      while (this.#capacity(slot) < needed) {
-        // By a half at a time: the superblock lists 64 extents at most.
-        const missing = Math.max(needed - this.#capacity(slot), this.#capacity(slot) / 2)
-        if (!this.#addUnits(slot, Math.ceil(missing / UNIT_SIZE))) return false
-      }
-      return true
-    } finally {
-      this.#growing = false
-    }
-  }
-
-  #addUnits(slot: 0 | 1, units: number): boolean {
-    const volume = this.#volume
-    const range = volume.allocator.chooseUnits(units)
-    if (range === undefined) return false
-    const longer = joinRanges([...volume.superblock.slots[slot], range])
-    // A list in too many pieces is full; fsck.holdfast --repair makes fewer of them.
-    if (longer.length > MAX_SLOT_EXTENTS) return false
-    for (let at = 0; at < range.blocks; at += BLOCKS_PER_UNIT) this.#takeUnit(range.block + at)
-    // The superblock must not list a unit that, after a host crash, the index calls free.
-    volume.commitNow()
-    const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
-    slots[slot] = longer
-    volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
-    return true
+  /** A slot in too many pieces moves into one; the one in use after it was superseded. */
+  #moveSlots(): void {
+    const slots = this.#slots
+    if (!slots.couldMove(0) && !slots.couldMove(1)) return
+    if (this.#running !== undefined) this.#finishNow(this.#running)
+    slots.move(slots.standby)
+    if (!slots.couldMove(this.#volume.superblock.checkpoint.slot)) return
+    this.runNow()
+    slots.move(slots.standby)
   }
 
   /** A crash may have come between the record of poison in the standby slot and its consequence. */
   dropKnown(): void {
     const { superblock, index } = this.#volume
-    const standby = superblock.checkpoint.slot === 0 ? 1 : 0
-    const failed = superblock.slots[standby].flatMap(({ block, blocks }) =>
+    const failed = superblock.slots[this.#slots.standby].flatMap(({ block, blocks }) =>
       index.poison.overlapping(block, blocks),
     )
     if (failed.length > 0) this.dropUnits(failed)
   }
 
-  /**
-   * Takes poisoned units out of the standby slot. Their rows go, their bad blocks stay quarantined.
-   */
+  /** Takes poisoned units out of the standby slot. */
   dropUnits(failed: readonly BlockRange[]): void {
-    const volume = this.#volume
     this.abandon()
-    const standby = volume.superblock.checkpoint.slot === 0 ? 1 : 0
-    const units = volume.superblock.slots[standby].flatMap(unitsOf)
-    const bad = units.filter((unit) => failed.some((range) => rangesOverlap(unit, range)))
-    const slots = [...volume.superblock.slots] as [readonly BlockRange[], readonly BlockRange[]]
-    const kept = joinRanges(units.filter((unit) => !bad.includes(unit)))
-    slots[standby] = kept.slice(0, MAX_SLOT_EXTENTS)
-    const gone = [...bad, ...kept.slice(MAX_SLOT_EXTENTS).flatMap(unitsOf)]
-    volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
     // Before the record: it may start the next checkpoint, which needs the slot.
     this.#lookedAt = LOOK_NOW
-    volume.transact((transaction) => {
-      for (const unit of gone) this.#giveUnitBack(transaction, unit)
-    }, true)
-  }
-
-  #giveUnitBack(transaction: Transaction, unit: BlockRange): void {
-    for (const row of this.#volume.index.rmap.overlapping(unit.block, unit.blocks)) {
-      if (row.owner !== OWNER_CHECKPOINT) continue
-      const { block, owner, fileBlock } = row
-      transaction.apply({ type: 'removeExtent', block, owner, fileBlock })
-      for (const rest of unitsOf(row).filter((other) => other.block !== unit.block)) {
-        const at = fileBlock + rest.block - block
-        transaction.apply({
-          type: 'putExtent',
-          extent: { ...rest, owner, fileBlock: at, flags: 0 },
-        })
-      }
-    }
-    transaction.free(unit.block, unit.blocks)
-  }
-
-  /** One row per unit: a failure takes one unit out of a slot, not the slot. */
-  #takeUnit(block: number): void {
-    const unit = { block, blocks: BLOCKS_PER_UNIT }
-    this.#volume.transact((transaction) => {
-      transaction.allocate(unit)
-      const extent = { ...unit, owner: OWNER_CHECKPOINT, fileBlock: 0, flags: 0 }
-      transaction.apply({ type: 'putExtent', extent })
-    })
+    this.#slots.drop(failed)
   }
 }
 
-/** Appends in order; the image is laid out along the list, so only a direct continuation joins. */
-function joinRanges(ranges: readonly BlockRange[]): BlockRange[] {
-  const joined: BlockRange[] = []
-  for (const range of ranges) {
-    const last = joined[joined.length - 1]
-    if (last !== undefined && last.block + last.blocks === range.block) {
-      joined[joined.length - 1] = { block: last.block, blocks: last.blocks + range.blocks }
-    } else joined.push(range)
-  }
-  return joined
-}
-
-function unitsOf(range: BlockRange): BlockRange[] {
-  const units: BlockRange[] = []
-  for (let at = 0; at < range.blocks; at += BLOCKS_PER_UNIT) {
-    units.push({ block: range.block + at, blocks: BLOCKS_PER_UNIT })
-  }
-  return units
+function isFull(error: unknown): boolean {
+  return error instanceof FsError && error.errno === ENOSPC
 }

@@ -3,6 +3,7 @@
  * and at fsync; on memory with durable stores only lazy times are left to write. One timer, armed
  * only while something waits.
  */
+import { ENOSPC, FsError } from './errors.ts'
 import type { CachedInode } from './inode-cache.ts'
 import type { Volume } from './volume.ts'
 
@@ -39,21 +40,34 @@ export class Commits {
 
   /** Everything done so far is durable when it resolves. */
   async commit(): Promise<void> {
-    this.writeTimes()
+    try {
+      this.writeTimes()
+    } catch (error) {
+      // A full journal that no checkpoint can empty: the times wait until there is room again.
+      if (!(error instanceof FsError && error.errno === ENOSPC)) throw error
+    }
     await this.#volume.commit()
   }
 
   /** fsync of one inode, the part before the wait: its times go into a record. */
   prepareInode(inode: CachedInode, dataOnly: boolean): void {
     if (!inode.timesDirty || dataOnly) return
-    this.#volume.transact((transaction) => transaction.touch(inode))
+    // With the room kept for what frees space: an overwrite in place must be possible to the end.
+    this.#volume.transact((transaction) => transaction.touch(inode), true)
   }
 
-  /** ... and the wait: one msync serves all who wait. */
+  /**
+   * ... and the wait: one msync serves all who wait. After one that failed the kernel may call the
+   * pages clean that it could not write, and the next would succeed: so there is no next.
+   */
   async commitPrepared(): Promise<void> {
-    const { journal, dataDirty } = this.#volume
-    if (!dataDirty && journal.durableSequence >= journal.lastSequence) return
-    await this.#volume.commit()
+    if (this.#volume.allDurable) return
+    try {
+      await this.#volume.commit()
+    } catch (error) {
+      this.#onError(error)
+      throw error
+    }
   }
 
   /** Writes every lazy time into records. */

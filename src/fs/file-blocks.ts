@@ -13,11 +13,15 @@ import type { Volume } from './volume.ts'
 /** Removals in one transaction; more work is done in several. */
 const REMOVALS_MAX = 512
 
+// INVARIANT: whoever changes cached extents has touched the inode: a rollback reads them again.
+
 function putRow(transaction: Transaction, inode: CachedInode, extent: Extent): void {
+  transaction.touch(inode)
   transaction.apply({ type: 'putExtent', extent: { ...extent, owner: inode.row.ino } })
 }
 
 function removeRow(transaction: Transaction, inode: CachedInode, extent: Extent): void {
+  transaction.touch(inode)
   transaction.apply({
     type: 'removeExtent',
     block: extent.block,

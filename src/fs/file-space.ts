@@ -90,6 +90,7 @@ function reserve(
   const last = Math.ceil(end / BLOCK_SIZE)
   volume.withSpace(() =>
     volume.transact((transaction) => {
+      transaction.touch(inode)
       if (!keepSize && end > inode.row.size) {
         zeroBytes(volume, transaction, inode, inode.row.size, end)
         inode.row.size = end
@@ -99,7 +100,6 @@ function reserve(
         preallocate(volume, transaction, inode, at, blocks)
       }
       setModified(inode.row, now())
-      transaction.touch(inode)
     }),
   )
 }
@@ -121,7 +121,10 @@ function punch(volume: Volume, inode: CachedInode, from: number, to: number): vo
   }
 }
 
-/** Copies up to `length` bytes; returns how many (short at the end of the source). */
+/**
+ * Copies up to `length` bytes; returns how many: short at the end of the source, or before the
+ * first that cannot be copied.
+ */
 export function copyRange(
   volume: Volume,
   from: CachedInode,
@@ -132,15 +135,21 @@ export function copyRange(
 ): number {
   const overlap = from === to && fromOffset < toOffset + length && toOffset < fromOffset + length
   if (overlap) throw new FsError(EINVAL)
+  // Its end as it is now: a copy within one file must not run after what it appends.
+  const available = Math.min(length, from.row.size - fromOffset)
   const buffer = new Uint8Array(Math.min(COPY_PIECE, length))
   let copied = 0
-  while (copied < length) {
-    const wanted = Math.min(buffer.length, length - copied)
-    const count = readInto(volume, from, fromOffset + copied, buffer, 0, wanted)
-    if (count === 0) break
-    const written = write(volume, to, toOffset + copied, buffer, 0, count)
-    copied += written
-    if (written < count) break
+  while (copied < available) {
+    const wanted = Math.min(buffer.length, available - copied)
+    try {
+      const count = readInto(volume, from, fromOffset + copied, buffer, 0, wanted)
+      const written = write(volume, to, toOffset + copied, buffer, 0, count)
+      copied += written
+      if (written < count) break
+    } catch (error) {
+      if (copied === 0 || !(error instanceof FsError)) throw error
+      break
+    }
   }
   return copied
 }

@@ -75,9 +75,15 @@ export class Filesystem implements FilesystemOperations {
     await checkpoints.idle()
     for (const handle of [...this.volume.handles.all()]) this.release(handle)
     this.volume.lookups.clear()
-    this.#services.finish()
-    // Whatever the device hears of from here on is the next mount's to find.
-    this.volume.device.holderOps = undefined
+    try {
+      this.#services.finish()
+    } catch (error) {
+      this.volume.index.close()
+      throw error
+    } finally {
+      // Whatever the device hears of from here on is the next mount's to find.
+      this.volume.device.holderOps = undefined
+    }
     closeVolume(this.volume)
   }
 
@@ -325,7 +331,6 @@ export class Filesystem implements FilesystemOperations {
   async fsync(ino: number, dataOnly: boolean): Promise<void> {
     const inode = this.volume.inode(ino)
     if (this.readOnly) return
-    for (const handle of this.volume.handles.ofInode(ino)) if (handle.dead) throw new FsError(EIO)
     this.volume.guard(() => this.#services.commits.prepareInode(inode, dataOnly))
     await this.#services.commits.commitPrepared()
     this.volume.requireAlive()

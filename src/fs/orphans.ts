@@ -45,7 +45,13 @@ export class Orphans {
       .map((ino) => volume.inodes.find(ino))
       .filter((inode) => inode !== undefined && this.#isDead(inode)) as CachedInode[]
     this.#queue.clear()
-    for (let at = 0; at < inodes.length; at += BATCH) this.#free(inodes.slice(at, at + BATCH))
+    try {
+      for (let at = 0; at < inodes.length; at += BATCH) this.#free(inodes.slice(at, at + BATCH))
+    } catch (error) {
+      // There may be room for the record later; what is free by now is not found any more.
+      for (const inode of inodes) this.#queue.add(inode.row.ino)
+      throw error
+    }
     return true
   }
 

@@ -27,6 +27,8 @@ export function rename(
   checkName(name)
   checkName(newName)
   if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) throw new FsError(EINVAL)
+  // A name that is there already is given up for the new one: the index does not grow.
+  const replaces = volume.index.dirents.inodeOf(newParent, newName) !== 0
   return volume.transact((transaction) => {
     const from: Place = { dir: directory(volume, parent), name }
     const to: Place = { dir: directory(volume, newParent), name: newName }
@@ -47,7 +49,7 @@ export function rename(
     if (target !== undefined) replaceTarget(volume, transaction, inode, to, target)
     move(transaction, from, inode, to)
     return target
-  })
+  }, replaces)
 }
 
 /** A directory may not become its own descendant. */

@@ -4,7 +4,7 @@
  */
 import { Checkpoints } from './checkpoints.ts'
 import { Commits } from './commits.ts'
-import { EIO, FsError } from './errors.ts'
+import { EIO, ENOSPC, FsError } from './errors.ts'
 import { FailurePolicy } from './failure.ts'
 import { Freeze } from './freeze.ts'
 import { Orphans } from './orphans.ts'
@@ -74,8 +74,10 @@ export class Services {
         })
         return
       } catch (error) {
-        const failed = error instanceof FsError && error.errno === EIO
-        if (!failed || left === 0) throw error
+        const errno = error instanceof FsError ? error.errno : 0
+        // Without room for an image the journal has it all: the next mount replays it.
+        if (errno === ENOSPC) volume.commitNow()
+        if (errno !== EIO || left === 0) throw error
       }
     }
   }

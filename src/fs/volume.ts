@@ -92,8 +92,10 @@ export class Volume {
   /** Set once, never cleared: every operation is EIO. */
   shutdown: { reason: string; offset: number } | undefined
   frozen = false
-  /** Stores into file blocks that no msync has covered yet (plain files). */
+  /** Stores into file blocks since the last commit began that has not failed (plain files). */
   dataDirty = false
+  /** Commits that are under way: what they cover is not durable yet. */
+  #committing = 0
   readonly #transaction: Transaction
   readonly #listeners = new Set<(event: FilesystemEvent) => void>()
 
@@ -105,7 +107,7 @@ export class Volume {
     this.index = parts.index
     this.journal = parts.journal
     this.options = options
-    this.allocator = new Allocator(parts.index.freeSpace, parts.geometry.dataStartBlock)
+    this.allocator = new Allocator(parts.index.freeSpace, parts.geometry)
     this.inodes = new InodeCache(parts.index, parts.geometry, (ino) => this.handles.isOpen(ino))
     this.inodeCount = parts.index.inodes.count()
     this.#transaction = new Transaction(parts.index)
@@ -213,10 +215,10 @@ export class Volume {
 
   /** Every record so far is durable when it returns; frees blocks that waited for that. */
   commitNow(): void {
-    this.dataDirty = false
     for (;;) {
       try {
         this.journal.commitNow()
+        this.dataDirty = false
         return
       } catch (error) {
         this.#markElsewhere(error)
@@ -227,6 +229,18 @@ export class Volume {
   /** The same off this thread: durable when it resolves. */
   async commit(): Promise<void> {
     this.dataDirty = false
+    this.#committing++
+    try {
+      await this.#commitAround()
+    } catch (error) {
+      this.dataDirty = true
+      throw error
+    } finally {
+      this.#committing--
+    }
+  }
+
+  async #commitAround(): Promise<void> {
     for (;;) {
       try {
         await this.journal.commit()
@@ -235,6 +249,12 @@ export class Volume {
         this.#markElsewhere(error)
       }
     }
+  }
+
+  /** True when a commit would find nothing to do. */
+  get allDurable(): boolean {
+    const { durableSequence, lastSequence } = this.journal
+    return !this.dataDirty && this.#committing === 0 && durableSequence >= lastSequence
   }
 
   /** A commit mark met bad memory: once that is told, the journal goes round it. */

@@ -1,6 +1,6 @@
 /** From request to answer: one flat table, one place where errors become errnos. */
 import { constants } from 'node:os'
-import { EIO, ENOENT, ENOSYS, ESTALE, FrozenError, FsError } from '../fs/errors.ts'
+import { EINTR, EIO, ENOENT, ENOSYS, ESTALE, FrozenError, FsError } from '../fs/errors.ts'
 import { putNegativeEntry } from './attributes.ts'
 import { opendir, readdir, readdirplus } from './directories.ts'
 import * as files from './files.ts'
@@ -10,7 +10,7 @@ import { type Negotiated, negotiate } from './negotiate.ts'
 import { NODE_FREE, NODE_LIVE, NODE_REVOKING } from './nodes.ts'
 import { OPCODE_COUNT, Opcode, opcodeName, WRITE_CACHE } from './protocol.ts'
 import { ENTRY_OUT } from './reply-structs.ts'
-import { WRITE_IN } from './request-structs.ts'
+import { INTERRUPT_IN, WRITE_IN } from './request-structs.ts'
 import { lseek } from './seek.ts'
 import type { Session } from './session.ts'
 import { describe } from './wire-log.ts'
@@ -32,9 +32,6 @@ const refuse = (errno: number): Operation => {
 }
 
 const done: Operation = (session) => session.ok(0)
-const ignored: Operation = (session) => {
-  session.answered = true
-}
 /** The whole filesystem; only kernels that were asked to send it. */
 const syncfs: Operation = (session) => session.park(session.fs.fsync(session.request.ino, false))
 
@@ -84,9 +81,6 @@ const ALWAYS: readonly (readonly [number, Operation])[] = [
   [Opcode.STATFS, metadata.statfs],
   [Opcode.RELEASE, files.release],
   [Opcode.RELEASEDIR, files.release],
-  // All but fsync is answered before the kernel can change its mind, and fsync is not worth
-  // stopping.
-  [Opcode.INTERRUPT, ignored],
   [Opcode.DESTROY, done],
 ]
 
@@ -97,11 +91,19 @@ function table(): (Entry | undefined)[] {
   return entries
 }
 
+/** A request that waits for the thaw. */
+interface Postponed {
+  readonly unique: number
+  readonly bytes: Uint8Array
+}
+
+const NOTHING = new Uint8Array(0)
+
 export class Dispatcher {
   readonly #session: Session
   readonly #table = table()
   /** Requests that wait for the thaw, in the order they came. */
-  #frozen: Uint8Array[] = []
+  #frozen: Postponed[] = []
 
   /** `initialised` is called once INIT has been agreed, `failed` when it cannot be. */
   constructor(
@@ -111,6 +113,7 @@ export class Dispatcher {
   ) {
     this.#session = session
     session.retryPostponed = () => this.#resume()
+    this.#table[Opcode.INTERRUPT] = { node: false, run: () => this.#interrupt() }
     this.#table[Opcode.INIT] = {
       node: false,
       run: () => {
@@ -149,7 +152,7 @@ export class Dispatcher {
   /** Keeps the request until the filesystem is thawed, then handles it as if it had come then. */
   #postpone(length: number): void {
     const { fs, request } = this.#session
-    this.#frozen.push(request.data.slice(0, length))
+    this.#frozen.push({ unique: request.unique, bytes: request.data.slice(0, length) })
     if (this.#frozen.length > 1) return
     fs.thawed().then(
       () => this.#resume(),
@@ -161,10 +164,25 @@ export class Dispatcher {
   #resume(): void {
     const requests = this.#frozen
     this.#frozen = []
-    for (const saved of requests) {
-      this.#session.request.data.set(saved)
-      this.handle(saved.length)
+    for (const { bytes } of requests) {
+      this.#session.request.data.set(bytes)
+      this.handle(bytes.length)
     }
+  }
+
+  /**
+   * Whoever waits for the thaw may be stopped by a signal. Everything else is answered before the
+   * kernel can change its mind, but fsync, which is not worth stopping.
+   */
+  #interrupt(): void {
+    const session = this.#session
+    // An interrupt has no answer of its own.
+    session.answered = true
+    const unique = session.request.u64(INTERRUPT_IN.at.unique)
+    const at = this.#frozen.findIndex((postponed) => postponed.unique === unique)
+    if (at === -1) return
+    this.#frozen.splice(at, 1)
+    session.channel.replyWith(unique, EINTR, NOTHING)
   }
 
   #resolveNode(): void {

@@ -25,6 +25,7 @@ export class FreeSpaceTable {
   readonly #resize: Statement
   readonly #move: Statement
   readonly #total: Statement<[], number>
+  readonly #wholeUnits: Statement<[], number>
 
   constructor(database: Database) {
     const before = database.prepare<[number], Columns>(
@@ -46,6 +47,13 @@ export class FreeSpaceTable {
     this.#resize = database.prepare('UPDATE free SET blocks = ? WHERE block = ?')
     this.#move = database.prepare('UPDATE free SET block = ?, blocks = ? WHERE block = ?')
     this.#total = database.prepare<[], number>('SELECT coalesce(sum(blocks), 0) FROM free').pluck()
+    const unit = LARGE_BLOCKS
+    this.#wholeUnits = database
+      .prepare<[], number>(
+        `SELECT coalesce(sum(max(0, (block + blocks) / ${unit} - (block + ${unit - 1}) / ${unit})), 0)
+         FROM free INDEXED BY free_large WHERE blocks >= ${unit}`,
+      )
+      .pluck()
   }
 
   /** The free range that contains `block`, if any. */
@@ -81,6 +89,11 @@ export class FreeSpaceTable {
 
   total(): number {
     return this.#total.get() ?? 0
+  }
+
+  /** How many whole, aligned units are free. */
+  wholeUnits(): number {
+    return this.#wholeUnits.get() ?? 0
   }
 
   /** Takes a range out; false when not all of it was free. */

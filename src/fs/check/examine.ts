@@ -7,6 +7,7 @@ import { indexDamage } from '../../index/damage.ts'
 import { BLOCK_SIZE } from '../../media/geometry.ts'
 import { readSuperblocks, type Superblock, type SuperblockPair } from '../../media/superblock.ts'
 import { type BadFile, findBadFiles } from './bad-files.ts'
+import { checkBadMetadata } from './bad-metadata.ts'
 import { checkPasses } from './check.ts'
 import { findIndex, settleSlots } from './find-index.ts'
 import { findOrphans } from './inodes.ts'
@@ -83,6 +84,7 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
     const steady = options.mounted ? found.filter(isSteady) : found
     // Rows have no place of their own: they are where their image is.
     for (const problem of steady) problems.push({ offset, ...problem })
+    if (!options.mounted) problems.push(...checkBadMetadata(memory, superblock, index))
     const orphans = findOrphans(index.database).length
     if (orphans > 0) notices.push(`${orphans} removed files wait to be freed; a mount does it`)
     const badFiles = findBadFiles(index)

@@ -5,17 +5,18 @@
  */
 import { randomBytes } from 'node:crypto'
 import type { Memory } from '../../dax/memory.ts'
+import { rangesOverlap } from '../../index/free-space.ts'
 import { Checkpointer } from '../../journal/checkpoint.ts'
-import { Halves } from '../../journal/halves.ts'
 import { MediaError } from '../../media/errors.ts'
 import { BLOCK_SIZE } from '../../media/geometry.ts'
 import type { BlockRange, Superblock } from '../../media/superblock.ts'
+import { hasJournal } from '../check/bad-metadata.ts'
 import type { Examination } from '../check/examine.ts'
+import { stillBad } from '../check/probe.ts'
 import { copiesAgree } from '../check/superblocks.ts'
 import { type Action, Actions } from './actions.ts'
 import type { OverlapChoice, RepairContext } from './context.ts'
 import { rebuildFree } from './counts.ts'
-import { stillBad } from './probe.ts'
 import { repairIndex } from './repair-index.ts'
 import { arrangeSlots } from './slots.ts'
 
@@ -72,7 +73,7 @@ export function planRepair(memory: Memory, examination: Examination, options: Re
   tellLosses(examination, actions)
   repairIndex(context)
   const poison = forgetPoison(context, memory, superblock)
-  requireJournal({ ...superblock, poison })
+  requireJournal(superblock, [...poison, ...context.index.poison.all()])
   const target = slot === 0 ? 1 : 0
   const slots = arrangeSlots(context, memory, target)
   tellWritten(examination, actions)
@@ -132,27 +133,42 @@ function forgetPoison(
   const left = poisonLeft(memory, superblock)
   for (const range of superblock.poison) {
     if (left.includes(range)) continue
-    for (const row of index.rmap.overlapping(range.block, range.blocks)) {
-      if (row.owner < 0) removePoison(context, range, row)
-    }
     const where = `${range.blocks} blocks of metadata at block ${range.block}`
     actions.add('poison', `${where} can be read again and are used again`)
+  }
+  for (const range of index.poison.all()) {
+    for (const row of index.rmap.overlapping(range.block, range.blocks)) {
+      // Poison of files and of free space stays until somebody clears it.
+      if (row.owner < 0) forgetReadable(context, memory, superblock, intersection(range, row))
+    }
   }
   rebuildFree(context)
   return left
 }
 
-/** Poison of files and of free space stays until somebody clears it. */
-function removePoison({ index }: RepairContext, range: BlockRange, row: BlockRange): void {
-  const start = Math.max(range.block, row.block)
-  const end = Math.min(range.block + range.blocks, row.block + row.blocks)
-  index.poison.remove(start, end - start)
+function forgetReadable(
+  { index, actions }: RepairContext,
+  memory: Memory,
+  { poison }: Superblock,
+  range: BlockRange,
+): void {
+  const bad = stillBad(memory, [range])
+  index.poison.remove(range.block, range.blocks)
+  for (const { block, blocks } of bad) index.poison.put(block, blocks)
+  const good = range.blocks - bad.reduce((sum, { blocks }) => sum + blocks, 0)
+  if (good === 0 || poison.some((told) => rangesOverlap(told, range))) return
+  const where = `${good} blocks of metadata from block ${range.block} on`
+  actions.add('poison', `${where} were on record as bad, can be read and are used`)
+}
+
+function intersection(a: BlockRange, b: BlockRange): BlockRange {
+  const block = Math.max(a.block, b.block)
+  return { block, blocks: Math.min(a.block + a.blocks, b.block + b.blocks) - block }
 }
 
 /** The journal goes round bad blocks; what it cannot do is move. */
-function requireJournal(superblock: Superblock): void {
-  const halves = new Halves(superblock)
-  if (halves.usable(0) || halves.usable(1)) return
+function requireJournal(superblock: Superblock, poison: readonly BlockRange[]): void {
+  if (hasJournal(superblock, poison)) return
   const { offset } = superblock.geometry.journal[0]
   const sentence = 'its memory is bad in both halves, and it cannot move: copy what can be read'
   throw new MediaError('journal', offset, sentence)

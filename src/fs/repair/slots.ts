@@ -6,9 +6,9 @@ import { BLOCK_SIZE, BLOCKS_PER_UNIT, UNIT_SIZE } from '../../media/geometry.ts'
 import type { BlockRange, Slots } from '../../media/superblock.ts'
 import { MAX_SLOT_EXTENTS } from '../../media/superblock-layout.ts'
 import { slotRow } from '../check/layout.ts'
+import { findBad } from '../check/probe.ts'
 import type { RepairContext } from './context.ts'
 import { rebuildFree } from './counts.ts'
-import { findBad } from './probe.ts'
 
 /** As much as a mounted filesystem keeps in reserve for the next image. */
 const IMAGE_MARGIN = 1024 * 1024

@@ -2,7 +2,7 @@
 import { type Memory, MemoryFailure } from '../../dax/memory.ts'
 import { BLOCK_SIZE } from '../../media/geometry.ts'
 import type { BlockRange } from '../../media/superblock.ts'
-import { joined } from '../check/layout.ts'
+import { joined } from './layout.ts'
 
 /** The blocks of [block, block + blocks) that cannot be read. */
 export function findBad(memory: Memory, { block, blocks }: BlockRange): BlockRange[] {
