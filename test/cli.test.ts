@@ -352,7 +352,11 @@ t.test('failures from the command line', { skip: skipMounts }, async (t) => {
   watch.stdout.on('data', (text) => {
     events += text
   })
-  await sleep(500)
+  // It says nothing by itself, so that is how to know that it listens.
+  for (let tries = 0; events === '' && tries < 20; tries++) {
+    await runProgram('holdfast', ['checkpoint', mountpoint])
+    await sleep(200)
+  }
   const file = join(mountpoint, 'a')
   const hit = await runJson<InjectResult>('holdfast', ['inject', mountpoint, '--file', file])
   t.match(hit, { kind: 'data', length: 4096, handlesKilled: 0, shutdown: false })
@@ -360,8 +364,9 @@ t.test('failures from the command line', { skip: skipMounts }, async (t) => {
   const status = await mounted.status()
   t.equal(status.blocks.poisoned, 2)
   t.match(status.failures, [{ kind: 'data', inodes: hit.inodes }, { kind: 'free' }])
-  t.ok(await eventually(() => events.split('\n').filter(Boolean).length >= 2), 'watch says so')
-  t.match(JSON.parse(events.split('\n').find((line) => line.includes('failure')) ?? '{}'), {
+  const failures = () => events.split('\n').filter((line) => line.includes('"failure"'))
+  t.ok(await eventually(() => failures().length >= 2), 'watch says so')
+  t.match(JSON.parse(failures()[0] ?? '{}'), {
     event: 'failure',
     offset: hit.offset,
   })

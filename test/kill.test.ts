@@ -2,7 +2,14 @@
  * Daemons and programs that are killed, and hosts that lose power: a few rounds of `npm run
  * test:kill`; and that its verifier finds what is lost.
  */
-import { appendFileSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
@@ -56,14 +63,15 @@ t.test(
   { skip: cannotMount() || notRoot() || lacks('unshare') },
   async (t) => {
     const mount = await mountRegion({ on: 'memory' })
-    const inside = run(
-      inNamespace(['bash', '-c', 'mount | grep -c "$0"; sleep 6', mount.mountpoint]),
-    )
-    await sleep(1000)
+    const count = join(scratch(), 'count')
+    const look = 'mount | grep -c "$0" > "$1.part"; mv "$1.part" "$1"; sleep 6'
+    const inside = run(inNamespace(['bash', '-c', look, mount.mountpoint, count]))
+    while (!existsSync(count)) await sleep(20)
     // It would hang until the namespace is gone.
     const first = await Promise.race([mount.unmount().then(() => 'unmounted'), inside])
     t.equal(first, 'unmounted')
-    t.equal((await inside).stdout, '0\n')
+    await inside
+    t.equal(readFileSync(count, 'utf8'), '0\n')
   },
 )
 

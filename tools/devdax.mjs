@@ -1,27 +1,15 @@
 /** `npm run test:devdax`: see tools/devdax/main.ts. */
+import { installForGuest } from './devdax/packages.mjs'
 import { setupOrExit } from './setup.mjs'
-import { installPackages, SetupError, which } from './setup-system.mjs'
-
-/** What the guest needs from Debian, and how to see that it is there. */
-const NEEDED = [
-  { name: 'qemu-system-x86', program: 'qemu-system-x86_64' },
-  { name: 'busybox-static', program: 'busybox' },
-  { name: 'kmod', program: 'depmod' },
-  { name: 'xz-utils', program: 'xz' },
-  { name: 'zstd', program: 'zstd' },
-]
 
 const args = process.argv.slice(2)
-try {
-  const missing = NEEDED.filter(({ program }) => which(program) === undefined)
-  const say = (line) => process.stderr.write(`devdax: ${line}\n`)
-  // qemu-system-x86 only recommends the firmware that it boots with.
-  if (missing.length > 0) await installPackages([...missing, { name: 'seabios' }], say)
-} catch (error) {
-  if (!(error instanceof SetupError)) throw error
-  const reason = `a guest cannot be run here: ${error.message.replaceAll('\n', ' ')}`
+const say = (line) => process.stderr.write(`devdax: ${line}\n`)
+const help = args.includes('--help') || args.includes('-h')
+const reason = help ? undefined : await installForGuest(say)
+if (reason !== undefined) {
   const optional = args.includes('--optional')
-  process.stdout.write(optional ? `${reason}\n0 passed, 0 failed, skipped\n` : `${reason}\n`)
+  process.stdout.write(`${optional ? 'skipped' : 'FAILED'} everything: ${reason}\n`)
+  process.stdout.write(`0 passed, ${optional ? '0 failed, 1 skipped' : '1 failed'}\n`)
   process.exit(optional ? 0 : 1)
 }
 await setupOrExit('test')

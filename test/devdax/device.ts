@@ -8,15 +8,22 @@ import {
   renameSync,
   writeFileSync,
 } from 'node:fs'
-import { basename, dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { sleep } from '../../tools/quickstart/programs.ts'
 
-export const DEVICE = '/dev/dax0.0'
-export const NAME = 'dax0.0'
 const DAX = '/sys/bus/dax'
 const EXCHANGE = '/run/host'
 
+/** The device of the NVDIMM: dax0.0, unless the region of the memory set aside came first. */
+export const NAME = readdirSync(`${DAX}/devices`).find((name) => place(name).includes('/ndbus'))!
+export const DEVICE = `/dev/${NAME}`
+
 let requests = 0
+
+/** Directory of a device in sysfs, below that of its region. */
+function place(name: string): string {
+  return realpathSync(`${DAX}/devices/${name}`)
+}
 
 function attribute(path: string): string {
   return readFileSync(path, 'utf8').trim()
@@ -35,7 +42,8 @@ export function physical(offset: number): number {
 
 /** What libnvdimm lists for the region, as device offsets of 512-byte sectors. */
 export function badblocks(): { offset: number; length: number }[] {
-  const region = '/sys/bus/nd/devices/region0'
+  const device = place(NAME)
+  const region = device.slice(0, device.indexOf('/', device.indexOf('/region') + 1))
   const lead = physical(0) - Number(attribute(`${region}/resource`))
   const lines = attribute(`${region}/badblocks`).split('\n').filter(Boolean)
   return lines.map((line) => {
@@ -55,12 +63,51 @@ export function corruptPage(offset: number): void {
  * runs at that moment has just loaded it. Resolves when the processor was told.
  */
 export async function machineCheck(kind: 'ao' | 'ar', offset: number): Promise<void> {
+  await machineCheckAt(kind, physical(offset))
+}
+
+/** The same, of any memory. */
+export async function machineCheckAt(kind: 'ao' | 'ar', address: number): Promise<void> {
+  await request(`${kind} ${hex(address)}`)
+}
+
+/**
+ * A genuine machine check (ar) at the very touch with which a process meets that byte, outside of
+ * the kernel. Resolves when it will be; the answer says whether it was.
+ */
+export async function machineCheckAtTouch(pid: number, offset: number): Promise<() => boolean> {
+  const page = physical(offset - (offset % 4096))
+  const file = await request(`ar ${hex(page)} at ${hex(addressIn(pid, offset))}`)
+  return () => existsSync(`${file}.raised`)
+}
+
+/** Resolves to the name of the request when the host has taken it. */
+async function request(words: string): Promise<string> {
   // A name is used once: the share forgets late that a file is gone.
-  const file = `${EXCHANGE}/machine-check.${process.pid}.${++requests}`
-  writeFileSync(`${file}.new`, `${kind} 0x${physical(offset).toString(16)}\n`)
+  const file = join(EXCHANGE, `machine-check.${process.pid}.${++requests}`)
+  writeFileSync(`${file}.new`, `${words}\n`)
   renameSync(`${file}.new`, file)
   while (existsSync(file)) await sleep(20)
+  return file
 }
+
+/** Where a process has a byte of the device mapped. */
+function addressIn(pid: number, offset: number): number {
+  const lines = readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n')
+  for (const line of lines.filter((text) => text.endsWith(` ${DEVICE}`))) {
+    const fields = /^(\w+)-(\w+) \S+ (\w+)/.exec(line)!.slice(1)
+    const [start, end, from] = fields.map((text) => Number.parseInt(text, 16)) as [
+      number,
+      number,
+      number,
+    ]
+    const address = start + offset - from
+    if (address >= start && address < end) return address
+  }
+  throw new Error(`process ${pid} has not mapped byte ${offset} of ${DEVICE}`)
+}
+
+const hex = (value: number) => `0x${value.toString(16)}`
 
 /** 'device_dax', or another driver of the bus; undefined without one. */
 export function driver(): string | undefined {
@@ -90,6 +137,6 @@ export function bind(name: string): void {
 
 /** Unbinds the driver that made the device of a namespace: the device is gone. */
 export function removeDevice(): void {
-  const parent = basename(dirname(realpathSync(`${DAX}/devices/${NAME}`)))
+  const parent = basename(dirname(place(NAME)))
   writeFileSync('/sys/bus/nd/drivers/dax_pmem/unbind', parent)
 }

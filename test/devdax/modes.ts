@@ -14,14 +14,15 @@ import {
   deviceNumber,
   driver,
   drivers,
+  NAME,
   removeDevice,
   unbind,
 } from './device.ts'
 import { checkClean, dismount, freshMount } from './mounted.ts'
 import { holding, isDead } from './victims.ts'
 
-const UNBIND = 'echo dax0.0 > /sys/bus/dax/drivers/device_dax/unbind'
-const RECONFIGURE = 'daxctl reconfigure-device --mode=devdax dax0.0'
+const UNBIND = `echo ${NAME} > /sys/bus/dax/drivers/device_dax/unbind`
+const RECONFIGURE = `daxctl reconfigure-device --mode=devdax ${NAME}`
 
 export async function modes(checks: Checks): Promise<void> {
   let mounted: MountedRegion
@@ -44,7 +45,7 @@ export async function modes(checks: Checks): Promise<void> {
   })
   await checks.check('without a driver: ENODEV, and how to enable it', async () => {
     unbind()
-    await refused(DEVICE, 'ENODEV', 'daxctl enable-device dax0.0')
+    await refused(DEVICE, 'ENODEV', `daxctl enable-device ${NAME}`)
   })
   await checks.check('bound to fsdev_dax: EOPNOTSUPP, and how to change that', async () => {
     if (!drivers().includes('fsdev_dax')) skip('this kernel has no fsdev_dax (before 7.2)')

@@ -1,19 +1,11 @@
 /** Poison by the kernel's own injections: by the daemon itself, and from outside by page frame. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { type DaxDevice, openDevice } from '../../src/dax/device.ts'
-import { injectFault } from '../../src/dax/fault.ts'
-import { fsDaxGet, fsPutDax, type Holder } from '../../src/dax/holder.ts'
-import { bootId } from '../../src/dax/identity.ts'
-import { examine } from '../../src/fs/check/examine.ts'
-import { Filesystem } from '../../src/fs/filesystem.ts'
-import { readSuperblocks, requireSuperblock } from '../../src/media/superblock.ts'
-import { runJson, runProgram } from '../../tools/quickstart/programs.ts'
-import { silent } from '../support/core.ts'
+import { runJson } from '../../tools/quickstart/programs.ts'
 import type { MountedRegion } from '../support/mounts.ts'
 import type { Checks } from './checks.ts'
-import { align, corruptPage, DEVICE } from './device.ts'
-import { checkClean, dismount, format, freshMount, release, startOver } from './mounted.ts'
+import { align, corruptPage } from './device.ts'
+import { checkClean, dismount, freshMount, startOver } from './mounted.ts'
 import { holding, inject, isAlive, isDead, isIntact, MIB, makeFile, told } from './victims.ts'
 
 const PAGE = 4096
@@ -21,9 +13,6 @@ const PAGE = 4096
 export async function poison(checks: Checks): Promise<void> {
   const mounted = await hitByOurselves(checks)
   await hitFromOutside(checks, mounted)
-  await metByTouch(checks, mounted)
-  await metWhileStarting(checks, mounted)
-  await metadata(checks, mounted)
 }
 
 /** Kilobytes that the kernel holds for poisoned. */
@@ -131,99 +120,4 @@ async function hitFromOutside(checks: Checks, first: MountedRegion): Promise<voi
     assert.equal((await mounted.status()).blocks.poisoned, poisoned)
     await isIntact(mounted, 'other')
   })
-}
-
-/**
- * The page that was met; and where the emulation takes a large page with it, the rest of that as
- * soon as a healthy page of it is wanted.
- */
-const emulatedReports = () => (align() === PAGE ? 1 : 2)
-
-/** Pages that really fault in the daemon. */
-async function metByTouch(checks: Checks, first: MountedRegion): Promise<void> {
-  let mounted = first
-  await checks.check('first met by a read: EIO for it, its handles die', async () => {
-    mounted = await startOver(mounted)
-    await makeFile(mounted, 'hit')
-    await makeFile(mounted, 'other')
-    const hit = await holding(mounted, 'hit')
-    await inject(mounted, 'sigbus', '--file', mounted.path('hit'), '--offset', '0')
-    assert.deepEqual(await told(mounted, 0), [])
-    assert.equal((await hit.evaluate('len(os.pread(fd, 100, 0))'))?.error, 'EIO')
-    const [report] = await told(mounted, emulatedReports())
-    assert.deepEqual([report?.kind, report?.handlesKilled], ['data', 1])
-    await isDead(hit)
-    await isIntact(mounted, 'other')
-  })
-  await checks.check('first met by a write: EIO for it, and the same', async () => {
-    mounted = await startOver(mounted)
-    await makeFile(mounted, 'hit')
-    await makeFile(mounted, 'other')
-    const hit = await holding(mounted, 'hit')
-    await inject(mounted, 'sigbus', '--file', mounted.path('hit'), '--offset', '0')
-    assert.equal((await hit.evaluate('os.pwrite(fd, b"x" * 100, 50)'))?.error, 'EIO')
-    const [report] = await told(mounted, emulatedReports())
-    assert.deepEqual([report?.kind, report?.handlesKilled], ['data', 1])
-    await isDead(hit)
-    await isIntact(mounted, 'other')
-  })
-}
-
-/** The checkpoint faults under the very programs that read it first. */
-async function metWhileStarting(checks: Checks, mounted: MountedRegion): Promise<void> {
-  const holder: Holder = { purpose: 'fsck' }
-  const faulty = async (body: (device: DaxDevice) => Promise<void> | void) => {
-    const device = openDevice(DEVICE)
-    try {
-      fsDaxGet(device, holder)
-      const { slots, checkpoint } = requireSuperblock(readSuperblocks(device.memory))
-      injectFault(device, slots[checkpoint.slot][0]!.block * PAGE, PAGE)
-      await body(device)
-    } finally {
-      fsPutDax(device, holder)
-      device.close()
-    }
-  }
-  await checks.check('met by a mount: a sentence, not a crash', async () => {
-    await release(mounted)
-    await format()
-    await faulty((device) => {
-      const options = { commitSeconds: 1, onFailure: 'handles', logger: silent } as const
-      const remedy = { message: /fsck\.holdfast/ }
-      assert.throws(() => Filesystem.mount(device, { readOnly: false, ...options }), remedy)
-    })
-  })
-  await checks.check('met by fsck: a problem, not a crash', async () => {
-    await faulty((device) => {
-      const stages = examine(device.memory, { bootId: bootId(), mounted: false })
-      let step = stages.next()
-      while (!step.done) step = stages.next()
-      assert.notDeepEqual(step.value.problems, [])
-      step.value.salvaged?.index.close()
-    })
-    await checkClean()
-  })
-}
-
-async function metadata(checks: Checks, first: MountedRegion): Promise<void> {
-  let mounted = first
-  for (const structure of ['superblock', 'journal', 'checkpoint'] as const) {
-    await checks.check(`poison in the ${structure}: shutdown, repair, nothing lost`, async () => {
-      await release(mounted)
-      mounted = await format().then(() => mounted.mountAgain())
-      await makeFile(mounted, 'file')
-      const result = await inject(mounted, 'hwpoison', '--metadata', structure)
-      assert.deepEqual([result.kind, result.shutdown], ['metadata', true])
-      const { stderr } = await mounted.client('cat file > /dev/null')
-      assert.match(stderr, /Input\/output error/)
-      await dismount(mounted)
-      const refused = await runProgram('holdfast', ['mount', DEVICE, mounted.mountpoint])
-      assert.match(refused.stderr, /fsck\.holdfast --repair/)
-      const repair = await runProgram('fsck.holdfast', ['--repair', DEVICE])
-      assert.equal(repair.status, 1, repair.stdout + repair.stderr)
-      mounted = await mounted.mountAgain()
-      await isIntact(mounted, 'file')
-      await dismount(mounted)
-    })
-  }
 }

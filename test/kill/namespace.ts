@@ -11,12 +11,13 @@ const BOOT_ID = '/proc/sys/kernel/random/boot_id'
 
 /**
  * A namespace keeps every mount that was there when it was made, and a FUSE mount that is kept
- * keeps its daemon: those of others are let go.
+ * keeps its daemon: those of others are let go. Read first: the list changes with every umount.
  */
 const LET_GO = `
+mounts=$(cat /proc/self/mounts)
 while read -r _ place type _; do
   case $type in fuse*) umount -l "$(printf %b "$place")";; esac
-done < /proc/self/mounts
+done <<< "$mounts"
 exec "$@"`
 
 /** The command, in a namespace of its own; needs root. */

@@ -14,11 +14,11 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { GuestError, NoGuestError } from './errors.ts'
+import { GuestError, LimitError, NoGuestError } from './errors.ts'
 import { writeInitramfs } from './initramfs.ts'
 import type { Kernel } from './kernel.ts'
-import { MachineChecks } from './machine-checks.ts'
-import { NVDIMM_MIB, qemuCommand } from './qemu.ts'
+import { MachineChecks, type Ports } from './machine-checks.ts'
+import { DISK_MIB, NVDIMM_MIB, qemuCommand } from './qemu.ts'
 
 const POLL_MS = 50
 const CONSOLE_LINES = 30
@@ -40,15 +40,17 @@ export interface GuestOptions {
 export async function runGuest(options: GuestOptions): Promise<number> {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-devdax-'))
   const guest = new Guest(directory, options)
-  const stop = () => guest.kill()
+  const stop = () => {
+    guest.kill()
+    if (!options.keep) rmSync(directory, { recursive: true, force: true })
+  }
   process.on('exit', stop)
   try {
     return await guest.run()
   } finally {
     process.off('exit', stop)
-    guest.kill()
+    stop()
     if (options.keep) options.onLine(`kept ${directory}`)
-    else rmSync(directory, { recursive: true, force: true })
   }
 }
 
@@ -56,12 +58,14 @@ class Guest {
   readonly #options: GuestOptions
   readonly #directory: string
   readonly #exchange: string
+  readonly #ports: Ports
   #child: ChildProcess | undefined
 
   constructor(directory: string, options: GuestOptions) {
     this.#options = options
     this.#directory = directory
     this.#exchange = join(directory, 'exchange')
+    this.#ports = { monitor: join(directory, 'monitor'), debugger: join(directory, 'debugger') }
   }
 
   kill(): void {
@@ -74,7 +78,7 @@ class Guest {
     mkdirSync(this.#exchange)
     writeFileSync(join(this.#exchange, 'run'), script)
     const outputs = ['stdout', 'stderr'].map((name) => new Tail(this.#file(name), onLine))
-    const checks = new MachineChecks(this.#exchange, join(this.#directory, 'monitor'))
+    const checks = new MachineChecks(this.#exchange, this.#ports)
     const timer = setInterval(() => {
       for (const output of outputs) output.poll()
       checks.poll()
@@ -92,21 +96,22 @@ class Guest {
       checks.close()
       for (const output of outputs) output.end()
     }
-    if (timedOut) throw this.#failure(`the guest was stopped after ${limitSeconds} s`)
+    if (timedOut) {
+      throw new LimitError(this.#told(`the guest was stopped after ${limitSeconds} s`))
+    }
     return this.#status()
   }
 
   /** Resolves when the machine is switched off. */
   #boot(): Promise<void> {
     const { kernel, align, cpus } = this.#options
-    const memory = join(this.#directory, 'memory')
+    const memory = this.#sparse('memory', NVDIMM_MIB)
+    const disk = this.#sparse('disk', DISK_MIB)
     const initramfs = join(this.#directory, 'initramfs')
-    writeFileSync(memory, '')
-    truncateSync(memory, NVDIMM_MIB * 2 ** 20)
     writeInitramfs(kernel, initramfs)
     const [program, ...args] = qemuCommand({
-      ...{ kernel, initramfs, memory, align, cpus, exchange: this.#exchange },
-      monitor: join(this.#directory, 'monitor'),
+      ...{ kernel, initramfs, memory, disk, align, cpus, exchange: this.#exchange },
+      ports: this.#ports,
       console: join(this.#directory, 'console'),
     }) as [string, ...string[]]
     const log = openSync(join(this.#directory, 'qemu'), 'w')
@@ -118,6 +123,13 @@ class Guest {
     })
   }
 
+  #sparse(name: string, mib: number): string {
+    const path = join(this.#directory, name)
+    writeFileSync(path, '')
+    truncateSync(path, mib * 2 ** 20)
+    return path
+  }
+
   #file(name: string): string {
     return join(this.#exchange, name)
   }
@@ -125,18 +137,18 @@ class Guest {
   #status(): number {
     if (existsSync(this.#file('status'))) return Number(readFileSync(this.#file('status'), 'utf8'))
     const setup = this.#file('setup-error')
-    if (existsSync(setup)) throw this.#failure(readFileSync(setup, 'utf8').trim())
-    throw this.#failure('the guest ended before the command did')
+    if (existsSync(setup)) throw new GuestError(this.#told(readFileSync(setup, 'utf8').trim()))
+    throw new GuestError(this.#told('the guest ended before the command did'))
   }
 
   /** With the end of what the kernel said, for that is mostly why. */
-  #failure(sentence: string): GuestError {
+  #told(sentence: string): string {
     const tails = ['qemu', 'console'].map((name) => {
       const path = join(this.#directory, name)
       const lines = existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n') : []
       return lines.slice(-CONSOLE_LINES).join('\n')
     })
-    return new GuestError([sentence, ...tails].filter(Boolean).join('\n'))
+    return [sentence, ...tails].filter(Boolean).join('\n')
   }
 }
 

@@ -22,25 +22,34 @@ await() {
   [ -e "$1" ] || fail "$1 did not appear"
 }
 
-while read -r module; do insmod "/modules/$module" 2> /dev/null; done < /modules/list
+while read -r module parameters; do
+  insmod "/modules/$module" $parameters 2> /dev/null
+done < /modules/list
 P9=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o $P9,cache=none io /io || fail "the share for input and output cannot be mounted"
 
-# The namespace in devdax mode, through sysfs alone.
+# The namespace in devdax mode, through sysfs alone. Its region is not always number 0: the one of
+# memory that is set aside may come first.
 ALIGN=$(setting align)
 BUS=/sys/bus/nd
-await $BUS/devices/namespace0.0
-if [ ! -e /dev/dax0.0 ]; then
-  [ -e $BUS/devices/namespace0.0/driver ] &&
-    echo namespace0.0 > $BUS/devices/namespace0.0/driver/unbind
-  seed=$(cat $BUS/devices/region0/dax_seed)
+await "$BUS/devices/ndbus0"
+i=0
+until set -- $BUS/devices/region* && [ -e "$1" ] || [ $i -ge 100 ]; do
+  sleep 0.05; i=$((i + 1))
+done
+REGION=${1##*/region}
+SPACE=namespace$REGION.0
+await $BUS/devices/$SPACE
+if [ ! -e /dev/dax$REGION.0 ]; then
+  [ -e $BUS/devices/$SPACE/driver ] && echo $SPACE > $BUS/devices/$SPACE/driver/unbind
+  seed=$(cat $BUS/devices/region$REGION/dax_seed)
   cat /proc/sys/kernel/random/uuid > $BUS/devices/$seed/uuid || fail "uuid of $seed"
   echo "$ALIGN" > $BUS/devices/$seed/align || fail "align of $seed"
   echo ram > $BUS/devices/$seed/mode || fail "mode of $seed"
-  echo namespace0.0 > $BUS/devices/$seed/namespace || fail "namespace of $seed"
+  echo $SPACE > $BUS/devices/$seed/namespace || fail "namespace of $seed"
   echo "$seed" > $BUS/drivers/dax_pmem/bind || fail "bind of $seed"
 fi
-await /dev/dax0.0
+await /dev/dax$REGION.0
 
 # The host's root with a tmpfs on top: everything can be written, nothing reaches the host.
 mount -t 9p -o $P9,ro,cache=loose root /lower || fail "the share of the root cannot be mounted"

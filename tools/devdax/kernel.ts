@@ -19,7 +19,7 @@ export interface Kernel {
 }
 
 /** Raised when what is kept of a kernel changes. */
-const FORMAT = 1
+const FORMAT = 4
 
 export function prepareKernel(suite: string, cache: string, say: (line: string) => void): Kernel {
   const directory = join(cache, `kernel-${suite}.v${FORMAT}`)

@@ -9,11 +9,14 @@ import { decompressFile } from './decompress.ts'
 const WANTED = [
   ...['virtio_pci', '9pnet_virtio', '9p', 'overlay', 'fuse'],
   ...['nfit', 'nd_pmem', 'dax_pmem', 'device_dax', 'fsdev_dax', 'kmem', 'hwpoison_inject'],
+  ...['dax_hmem', 'crc32c_generic', 'ext4'],
 ]
+/** The region that it makes starts without an instance that has all the memory. */
+const PARAMETERS = new Map([['dax_hmem.ko', 'region_idle=1']])
 /** Loaded by the test that needs it: it takes devices that no other driver has. */
 const LATER = new Set(['kmem.ko'])
 
-/** A cpio archive of modules/*.ko and of modules/list, which names them in order. */
+/** A cpio archive of modules/*.ko and of modules/list: their names and parameters, in order. */
 export function modulesArchive(directory: string, release: string): Buffer {
   const paths = readDependencies(directory, release)
   const byName = new Map([...paths.keys()].map((path) => [moduleName(path), path]))
@@ -32,8 +35,10 @@ export function modulesArchive(directory: string, release: string): Buffer {
     const path = byName.get(name)
     if (path !== undefined) add(path)
   }
-  const list = [...loaded].filter((file) => !LATER.has(file)).join('\n')
-  archive.file('modules/list', Buffer.from(`${list}\n`))
+  const lines = [...loaded]
+    .filter((file) => !LATER.has(file))
+    .map((file) => `${file} ${PARAMETERS.get(file) ?? ''}\n`)
+  archive.file('modules/list', Buffer.from(lines.join('')))
   return archive.toBuffer()
 }
 

@@ -2,17 +2,20 @@
 import { parseArgs } from 'node:util'
 
 export const HELP = `usage: npm run test:devdax -- [OPTION…] [SUITE…]
-Boots Debian kernels under QEMU with a real /dev/dax0.0 and runs the suites of
-test/devdax in them (default: all).
+Boots Debian kernels under QEMU with real device-dax and runs the suites of
+test/devdax in them (default: all): filesystem, core, claim, poison, touch,
+metadata, machine-checks, consumed, bus, fsdax, bad-blocks, modes.
   --kernel SUITE,…  Debian suites to take kernels from: bookworm, trixie, sid,
                     trixie-backports (default bookworm,trixie-backports)
   --align SIZE,…    alignments of the device: 2M, 4K (default both)
   --quick           the newest kernel at 2 MiB only
   --cpus N          of the guest (default 1; more cannot have machine checks)
-  --limit SECONDS   time for one boot (default 1500; 780 with --quick)
-  --optional        where no guest can be had: say so and exit 0
+  --limit SECONDS   time for one boot (default 2400; 780 with --quick)
+  --optional        where no guest can be had, or it does not come to its end in
+                    time: say so and exit 0; a check that fails is a failure
   --keep            leave console, kernel log and memory of the guests
   --json            the results as JSON on standard output
+A guided tour of failing memory in such a guest: node tools/mce-tour.mjs
 `
 
 const SUITES = ['bookworm', 'trixie', 'trixie-backports', 'sid']
@@ -58,7 +61,7 @@ export function readOptions(args: readonly string[]): DevdaxOptions {
     kernels: list(values.kernel ?? kernels).map((name) => oneOf('--kernel', name, SUITES)),
     alignments: list(values.align ?? (values.quick ? '2M' : '2M,4K')).map(alignment),
     cpus: positive('--cpus', values.cpus),
-    limitSeconds: positive('--limit', values.limit ?? (values.quick ? '780' : '1500')),
+    limitSeconds: positive('--limit', values.limit ?? (values.quick ? '780' : '2400')),
     optional: values.optional,
     keep: values.keep,
     json: values.json,
