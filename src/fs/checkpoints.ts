@@ -7,6 +7,7 @@
 import { MemoryFailure } from '../dax/memory.ts'
 import { isIndexFull } from '../index/damage.ts'
 import { Checkpointer } from '../journal/checkpoint.ts'
+import { MediaError } from '../media/errors.ts'
 import {
   type BlockRange,
   type ShutdownReason,
@@ -14,7 +15,7 @@ import {
   writeSuperblocks,
 } from '../media/superblock.ts'
 import { MAX_POISON_RANGES } from '../media/superblock-layout.ts'
-import { ENOSPC, FsError } from './errors.ts'
+import { EIO, ENOSPC, FsError } from './errors.ts'
 import { IMAGE_MARGIN, ImageSlots } from './image-slots.ts'
 import type { Volume } from './volume.ts'
 
@@ -152,7 +153,7 @@ export class Checkpoints {
   }
 
   async #finishInSlices(running: Running): Promise<void> {
-    while (this.#running === running && running.checkpointer.step()) {
+    while (this.#running === running && this.#step(running)) {
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
     // Data first: a superblock that names extents must not be durable before their bytes are.
@@ -161,9 +162,21 @@ export class Checkpoints {
   }
 
   #finishNow(running: Running): void {
-    while (running.checkpointer.step()) {}
+    while (this.#step(running)) {}
     running.checkpointer.flushNow()
     this.#complete(running)
+  }
+
+  /** A slot with memory on record as bad: somebody made this index; it was told free and bad. */
+  #step({ checkpointer }: Running): boolean {
+    try {
+      return checkpointer.step()
+    } catch (error) {
+      if (!(error instanceof MemoryFailure) || !error.known) throw error
+      const sentence = 'a slot for images lies on memory that is on record as bad'
+      this.#volume.hooks.damaged(new MediaError('checkpoint', error.offset, sentence))
+      throw new FsError(EIO)
+    }
   }
 
   #complete(running: Running): void {

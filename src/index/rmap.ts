@@ -12,7 +12,8 @@ type Columns = [block: number, blocks: number, owner: number, fileBlock: number,
 function toRow(row: Columns): ExtentRow {
   const [block, blocks, owner, fileBlock, flags] = row
   const whole = row.every(Number.isSafeInteger) && Number.isSafeInteger(fileBlock + blocks)
-  if (!whole || block < 0 || blocks < 1 || fileBlock < 0 || (flags & ~EXTENT_UNWRITTEN) !== 0) {
+  const known = flags === 0 || flags === EXTENT_UNWRITTEN
+  if (!whole || !known || block < 0 || blocks < 1 || fileBlock < 0) {
     badRow('an extent of owner', String(owner), `${blocks} blocks at ${block}, flags ${flags}`)
   }
   return { block, blocks, owner, fileBlock, flags }
