@@ -3,7 +3,7 @@
  * us dirty pages, and wait for our answer, before it returns from that write.
  */
 import { constants } from 'node:os'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate as turnOfTheLoop } from 'node:timers/promises'
 import { errnoName } from '../fs/errors.ts'
 import type { KernelCache } from '../fs/operations.ts'
 import { NODE_LIVE } from './nodes.ts'
@@ -103,6 +103,8 @@ export class Notifier implements KernelCache {
     const high = nodes.high(slot)
     await this.#send(invalInode(slot, high, 0n, TO_THE_END))
     for (const { parent, name } of names) await this.invalidateEntry(parent, name)
+    // Who was on the way to a name before it was forgotten has asked by then, and looks again.
+    await turnOfTheLoop()
     nodes.revoked(slot, high)
   }
 

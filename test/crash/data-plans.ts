@@ -1,6 +1,6 @@
 /** The operations on the bytes and the shape of files. */
 import { COPY_PIECE } from '../../src/fs/file-space.ts'
-import { BLOCK, type Draft, type Node, type State } from './model.ts'
+import { BLOCK, type Draft, emptyNode, type Node, type State } from './model.ts'
 import type { Kind } from './operations.ts'
 import type { Plan, Planner } from './plans.ts'
 import type { Random } from './random.ts'
@@ -166,7 +166,7 @@ function fill(world: World): Plan | undefined {
   const node = world.newNode()
   const made = world.state.change((draft) => {
     const parent = draft.node(1)
-    draft.add({ ...fillNode(node), id: node })
+    draft.add(emptyNode(node, 'file', 0o600))
     parent.entries.set(name, node)
     parent.mtime = undefined
   })
@@ -180,24 +180,6 @@ function fill(world: World): Plan | undefined {
       world.fs.release(handle)
       world.made(node, handle.ino)
     },
-  }
-}
-
-function fillNode(id: number): Node {
-  return {
-    id,
-    type: 'file',
-    mode: 0o600,
-    uid: 0,
-    gid: 0,
-    nlink: 1,
-    size: 0,
-    target: '',
-    mtime: undefined,
-    bytes: Buffer.alloc(0),
-    entries: new Map(),
-    xattrs: new Map(),
-    poisoned: new Set(),
   }
 }
 
