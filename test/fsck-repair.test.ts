@@ -167,6 +167,7 @@ t.test('metadata on record as bad that can be read is used again', async (t) => 
     poison.put(other.offset / BLOCK_SIZE, other.length / BLOCK_SIZE)
   })
   t.equal(look(memory).problems[0]?.offset, one.offset)
+  t.throws(() => mount(memory), /^journal .* both halves; run fsck.holdfast --repair/)
   const { left, actions } = repair(t, memory, ['journal-poisoned'])
   t.same([left, actions], [[], ['poison', 'poison', 'checkpoint']])
   t.equal(await survivors(memory), FILES)

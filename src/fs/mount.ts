@@ -4,6 +4,7 @@ import type { DaxDevice } from '../dax/device.ts'
 import { bootId } from '../dax/identity.ts'
 import { MemoryFailure } from '../dax/memory.ts'
 import { badRow, indexDamage } from '../index/damage.ts'
+import type { Index } from '../index/index.ts'
 import { Journal } from '../journal/journal.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
@@ -15,6 +16,7 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../media/superblock.ts'
+import { hasJournal } from './check/bad-metadata.ts'
 import { ENOSPC, FsError } from './errors.ts'
 import { recover } from './recovery.ts'
 import { Volume, type VolumeOptions } from './volume.ts'
@@ -65,6 +67,7 @@ function open(device: DaxDevice, options: VolumeOptions): Volume {
     for (const { block, blocks } of index.poison.all()) {
       device.badRanges.add(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
     }
+    if (!options.readOnly) refuseWithoutJournal(found, index)
     const superblock = options.readOnly ? found : markDirty(device, found, replay.lastEpoch)
     const journal = new Journal(device.memory, superblock, replay)
     // What went bad in unused journal space is in the index alone.
@@ -87,6 +90,13 @@ function refuseShutdown(device: DaxDevice, superblock: Superblock): void {
   const remedy = `run fsck.holdfast --repair ${device.path}`
   const sentence = `the filesystem was shut down (${shutdownReason}): ${remedy}`
   throw new MediaError('superblock', shutdownOffset, sentence)
+}
+
+/** Nothing could be changed, and a checkpoint could not be followed by another. */
+function refuseWithoutJournal(superblock: Superblock, index: Index): void {
+  if (hasJournal(superblock, [...superblock.poison, ...index.poison.all()])) return
+  const { offset } = superblock.geometry.journal[0]
+  throw new MediaError('journal', offset, 'its memory is on record as bad in both halves')
 }
 
 function markDirty(device: DaxDevice, superblock: Superblock, lastEpoch: number): Superblock {
