@@ -7,7 +7,13 @@ import type { Change } from '../src/media/change.ts'
 import { decodeChanges, encodeChanges } from '../src/media/change-codec.ts'
 import { crc32c } from '../src/media/checksum.ts'
 import { FeatureError, MediaError } from '../src/media/errors.ts'
-import { BLOCK_SIZE, geometryFor, metadataExtents, UNIT_SIZE } from '../src/media/geometry.ts'
+import {
+  BLOCK_SIZE,
+  COUNTER_MAX,
+  geometryFor,
+  metadataExtents,
+  UNIT_SIZE,
+} from '../src/media/geometry.ts'
 import { compileLayout, type Layout } from '../src/media/layout.ts'
 import {
   RECORD_DURABLE_STORES,
@@ -450,9 +456,9 @@ const inode = fc
     gid: u32,
     nlink: u32,
     rdev: fc.maxSafeNat(),
-    flags: u32,
+    flags: fc.nat(7),
     size: fc.maxSafeNat(),
-    blocks: fc.maxSafeNat(),
+    blocks: fc.maxSafeNat().map((n) => n % COUNTER_MAX),
     parent: fc.maxSafeNat(),
     atime: time,
     atimeNs: ns,
@@ -556,6 +562,8 @@ t.test('changes: refused both ways', async (t) => {
     { type: 'putXattr', ino: 2, name: Buffer.alloc(0), value: name },
     { type: 'removeXattr', ino: 2, name: Buffer.from('a\0') },
     { type: 'putInode', inode: { ...row, mode: 0o644 } },
+    { type: 'putInode', inode: { ...row, flags: 8 } },
+    { type: 'putInode', inode: { ...row, blocks: COUNTER_MAX + 1 } },
     { type: 'putInode', inode: { ...row, atimeNs: 1e9 } },
     { type: 'putInode', inode: { ...row, target: name } },
     { type: 'putInode', inode: { ...row, mode: 0o120777 } },

@@ -2,8 +2,17 @@
  * What must hold in a change beyond the widths of its fields. Both directions use it: what a replay
  * would refuse must not get into the journal, for it would make the region unmountable.
  */
-import { type Change, EXTENT_UNWRITTEN, type InodeRow, OWNER_CHECKPOINT } from './change.ts'
+import {
+  type Change,
+  EXTENT_UNWRITTEN,
+  INODE_ACCESS_ACL,
+  INODE_CAPABILITY,
+  INODE_DEFAULT_ACL,
+  type InodeRow,
+  OWNER_CHECKPOINT,
+} from './change.ts'
 import { MAX_NAME, MAX_TARGET, MAX_XATTR_VALUE } from './change-layout.ts'
+import { COUNTER_MAX } from './geometry.ts'
 
 const SLASH = 0x2f
 const DOT = 0x2e
@@ -11,6 +20,7 @@ const DOT = 0x2e
 /** File types (DT_*) as a set of bits: fifo, character, directory, block, regular, link, socket. */
 const FILE_TYPES = 0b1_0101_0101_0110
 const TYPE_LINK = 10
+const INODE_FLAGS = INODE_DEFAULT_ACL | INODE_ACCESS_ACL | INODE_CAPABILITY
 
 export function isFileType(type: number): boolean {
   return type >= 0 && type < 16 && ((FILE_TYPES >> type) & 1) === 1
@@ -34,10 +44,12 @@ function xattrNameFault(name: Uint8Array): string | undefined {
 }
 
 export function inodeFault(inode: InodeRow): string | undefined {
-  const { ino, mode, target } = inode
+  const { ino, mode, flags, blocks, target } = inode
   if (ino < 1) return `inode number ${ino}`
   const type = mode >>> 12
   if (!isFileType(type)) return `mode 0${mode.toString(8)} of no file type`
+  if (flags > INODE_FLAGS) return `flags 0x${flags.toString(16)}`
+  if (blocks > COUNTER_MAX) return `${blocks} blocks`
   if (
     inode.atimeNs >= 1e9 ||
     inode.mtimeNs >= 1e9 ||
