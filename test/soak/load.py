@@ -192,17 +192,6 @@ def hold():
     return [os.fstat(fd).st_ino for fd, _map in victims]
 
 
-def reopened(name):
-    """An open that meets the revocation half way may be refused; it is over a moment later."""
-    try:
-        return opened(name)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        time.sleep(0.05)
-        return opened(name)
-
-
 def heal(number, block):
     """After a failure of that block: the handle is dead, a new one reads the rest, and heals it."""
     fd, mapping = victims[number]
@@ -223,7 +212,7 @@ def heal(number, block):
     bytes = random.randbytes(BLOCK)
     step = "open"
     try:
-        fd = reopened(f"victim{number}")
+        fd = opened(f"victim{number}")
         step = "read beside"
         os.pread(fd, BLOCK, ((block + 1) % 8) * BLOCK)
         step = "write"
