@@ -74,7 +74,7 @@ export async function machineChecks(checks: Checks): Promise<void> {
   })
 }
 
-/** Another process loads the page over and over; the machine check comes in the midst of it. */
+/** Another process loads the page; the machine check comes at that load. */
 async function touched(offset: number): Promise<void> {
   const program = join(ROOT, 'test/devdax/toucher.ts')
   const command = [process.execPath, '--import=tsx', program, String(offset)]
