@@ -189,7 +189,8 @@ t.test('methods and errors', async (t) => {
     length: 4096,
     method: 'soft',
   }
-  await client.call('inject', request)
+  const { milliseconds } = await client.call('inject', request)
+  t.ok(milliseconds >= 0 && milliseconds < 1000, 'how long the consequences took')
   t.same(fs.calls.pop(), request)
   t.same(await client.call('clearPoison', { range: 'all' }), { cleared: 4096 })
   t.same(fs.calls.pop(), 'all')

@@ -29,9 +29,11 @@ const METHODS: Table = {
       Math.min(integer(params, 'limit', 1), MAX_RMAP_ROWS),
     ),
   inject: async (fs, params) => {
-    const result = fs.inject(injectRequest(params))
+    const request = injectRequest(params)
+    const started = performance.now()
+    const result = fs.inject(request)
     await fs.revoked()
-    return result
+    return { ...result, milliseconds: performance.now() - started }
   },
   clearPoison: (fs, params) => ({ cleared: fs.clearPoison(poisonRange(params)) }),
   freeze: async (fs) => {

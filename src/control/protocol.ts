@@ -29,7 +29,8 @@ export interface Methods {
   status: { params: Record<string, never>; result: Status }
   getmap: { params: { inode: number }; result: FileMap }
   rmap: { params: { offset: number; length: number; limit: number }; result: RmapRow[] }
-  inject: { params: InjectRequest; result: InjectResult }
+  /** `milliseconds`: from the injection until the last handle is dead and the last mapping revoked. */
+  inject: { params: InjectRequest; result: InjectResult & { milliseconds: number } }
   clearPoison: {
     params: { range: { offset: number; length: number } | 'all' }
     result: { cleared: number }

@@ -23,7 +23,7 @@ export interface Failure extends Draw {
   readonly inodes: number[]
   readonly handlesKilled: number
   readonly shutdown: boolean
-  /** From the request to the answer: every handle is dead and every mapping revoked. */
+  /** From the failure until every handle is dead and every mapping revoked. */
   readonly milliseconds: number
 }
 
@@ -59,11 +59,9 @@ async function strike(
   { offset, length }: Draw,
   method: InjectRequest['method'],
 ): Promise<Failure> {
-  const started = performance.now()
   const target = { kind: 'offset', offset } as const
   const result = await control.call('inject', { target, length, method })
-  const milliseconds = performance.now() - started
-  const { kind, inodes, handlesKilled, shutdown } = result
+  const { kind, inodes, handlesKilled, shutdown, milliseconds } = result
   return { offset, length, kind, inodes, handlesKilled, shutdown, milliseconds }
 }
 
