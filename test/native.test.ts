@@ -303,6 +303,7 @@ const OP = { LOOKUP: 1, FORGET: 2, GETATTR: 3, OPEN: 14, READ: 15, WRITE: 16, IN
 // release, flush, ...
 const QUIET: Record<number, boolean> = { 18: true, 25: true, 29: true, 38: true }
 const ENOENT = 2
+const EINVAL = 22
 const EIO = 5
 const ENODEV = 19
 const ENOSYS = 38
@@ -507,11 +508,18 @@ t.test('a mount served through the channel', { skip: noMount, timeout: 60_000 },
     message.writeUInt32LE(40, 0)
     message.writeInt32LE(2, 4)
     message.writeBigUInt64LE(99n, 16)
-    t.equal(await mount.channel.notify(message), ENOENT, 'a node the kernel does not know')
+    t.equal(await mount.channel.notify(message), 0, 'a node the kernel does not know')
+    const unheardOf = Buffer.from(message)
+    unheardOf.writeInt32LE(1000, 4)
+    const both = Buffer.concat([unheardOf, message])
+    t.equal(await mount.channel.notify(both), EINVAL, 'refused')
+    both.writeUInt32LE(41, 40)
+    t.equal(await mount.channel.notify(both.subarray(40)), EINVAL, 'longer than it is')
     const child = spawn('sh', ['-c', 'exec sleep 30 < "$0"', file], { stdio: 'ignore' })
     t.teardown(() => child.kill('SIGKILL'))
     await opened(child, file)
     message.writeBigUInt64LE(BigInt(FILE_NODE), 16)
+    t.equal(await mount.channel.notify(Buffer.concat([message, message])), 0, 'several in one go')
     const answers = Array.from({ length: 20 }, () => mount.channel.notify(message))
     message.fill(255) // a copy was taken
     t.same(await Promise.all(answers), new Array(20).fill(0))

@@ -2,7 +2,6 @@
  * Making the kernel forget. Every notification is written by a worker thread: the kernel may send
  * us dirty pages, and wait for our answer, before it returns from that write.
  */
-import { constants } from 'node:os'
 import { setTimeout as delay, setImmediate as turnOfTheLoop } from 'node:timers/promises'
 import { errnoName } from '../fs/errors.ts'
 import type { KernelCache } from '../fs/operations.ts'
@@ -15,11 +14,6 @@ import {
 } from './protocol.ts'
 import { NOTIFY_INVAL_ENTRY_OUT, NOTIFY_INVAL_INODE_OUT, OUT_HEADER } from './reply-structs.ts'
 import type { Session } from './session.ts'
-
-const { ENOENT, ENODEV, ENOTCONN, ECONNABORTED } = constants.errno
-
-/** Answers that mean there is nothing left to forget. */
-const GONE: ReadonlySet<number> = new Set([0, ENOENT, ENODEV, ENOTCONN, ECONNABORTED])
 
 /** Notifications handed to the channel at a time when all nodes are invalidated. */
 const IN_FLIGHT = 8
@@ -94,15 +88,18 @@ export class Notifier implements KernelCache {
     return this.#track(this.#revokeNode(slot, names))
   }
 
-  /** The pages first: forgetting a name may have to wait for an operation in its directory. */
+  /**
+   * The pages first: forgetting a name may have to wait for an operation in its directory. All in
+   * one go, since every turn between the threads is a chance to wait for a processor.
+   */
   async #revokeNode(
     slot: number,
     names: readonly { parent: number; name: Uint8Array }[],
   ): Promise<void> {
     const { nodes } = this.#session
     const high = nodes.high(slot)
-    await this.#send(invalInode(slot, high, 0n, TO_THE_END))
-    for (const { parent, name } of names) await this.invalidateEntry(parent, name)
+    const entries = names.map(({ parent, name }) => this.#invalEntry(parent, name))
+    await this.#send(Buffer.concat([invalInode(slot, high, 0n, TO_THE_END), ...entries]))
     // Who was on the way to a name before it was forgotten has asked by then, and looks again.
     await turnOfTheLoop()
     nodes.revoked(slot, high)
@@ -126,9 +123,14 @@ export class Notifier implements KernelCache {
    * void.
    */
   async invalidateEntry(parent: number, name: Uint8Array): Promise<void> {
-    const slot = this.#session.nodes.slotOf(parent)
-    if (slot === 0) return
-    await this.#send(invalEntry(slot, this.#session.nodes.high(slot), name))
+    await this.#send(this.#invalEntry(parent, name))
+  }
+
+  /** Empty when the kernel does not know the directory. */
+  #invalEntry(parent: number, name: Uint8Array): Uint8Array {
+    const { nodes } = this.#session
+    const slot = nodes.slotOf(parent)
+    return slot === 0 ? new Uint8Array() : invalEntry(slot, nodes.high(slot), name)
   }
 
   /** `rootNames` are needed by kernels before 6.16 only, which cannot forget all names at once. */
@@ -165,10 +167,12 @@ export class Notifier implements KernelCache {
     return work
   }
 
-  #send(bytes: Uint8Array): Promise<void> {
+  /** Any number of messages, one behind the other. */
+  #send(messages: Uint8Array): Promise<void> {
+    if (messages.length === 0) return Promise.resolve()
     return this.#track(
-      this.#session.channel.notify(bytes).then((errno) => {
-        if (!GONE.has(errno)) this.#log(`the kernel refused a notification: ${errnoName(errno)}`)
+      this.#session.channel.notify(messages).then((errno) => {
+        if (errno !== 0) this.#log(`the kernel refused a notification: ${errnoName(errno)}`)
       }),
     )
   }

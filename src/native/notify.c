@@ -13,11 +13,26 @@
  * whose answer waits for an msync, and that needs a worker too. */
 #define NOTIFY_LIMIT 2
 
+/* Answers that mean there is nothing left to forget. */
+static int is_gone(int error) {
+  return error == ENOENT || error == ENODEV || error == ENOTCONN || error == ECONNABORTED;
+}
+
+/* One after another, each begins with its length; what the kernel refuses does not stop those
+ * behind it. */
 static int notify_run(struct job *job) {
-  ssize_t written;
-  do written = write(job->fd, job->data, job->length);
-  while (written < 0 && errno == EINTR);
-  return written < 0 ? errno : 0;
+  int refused = 0;
+  uint32_t length;
+  for (size_t at = 0; at < job->length; at += length) {
+    if (job->length - at < sizeof length) return EINVAL;
+    memcpy(&length, job->data + at, sizeof length);
+    if (length < sizeof length || length > job->length - at) return EINVAL;
+    ssize_t written;
+    do written = write(job->fd, job->data + at, length);
+    while (written < 0 && errno == EINTR);
+    if (written < 0 && !is_gone(errno) && refused == 0) refused = errno;
+  }
+  return refused;
 }
 
 static void notify_next(napi_env env, struct channel *channel) {
