@@ -14,8 +14,6 @@ export const FALLOC_FL_KEEP_SIZE = 0x01
 export const FALLOC_FL_PUNCH_HOLE = 0x02
 export const FALLOC_FL_ZERO_RANGE = 0x10
 
-/** Blocks preallocated in one transaction. */
-const PREALLOCATE_BLOCKS = 64 * 1024
 /** Bytes copied in one transaction. */
 export const COPY_PIECE = 1024 * 1024
 
@@ -95,10 +93,7 @@ function reserve(
         zeroBytes(volume, transaction, inode, inode.row.size, end)
         inode.row.size = end
       }
-      for (let at = first; at < last; at += PREALLOCATE_BLOCKS) {
-        const blocks = Math.min(PREALLOCATE_BLOCKS, last - at)
-        preallocate(volume, transaction, inode, at, blocks)
-      }
+      preallocate(volume, transaction, inode, first, last - first)
       setModified(inode.row, now())
     }),
   )

@@ -28,7 +28,7 @@ export function rename(
   checkName(newName)
   if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) throw new FsError(EINVAL)
   // A name that is there already is given up for the new one: the index does not grow.
-  const replaces = volume.index.dirents.inodeOf(newParent, newName) !== 0
+  const targetIno = volume.index.dirents.inodeOf(newParent, newName)
   return volume.transact((transaction) => {
     const from: Place = { dir: directory(volume, parent), name }
     const to: Place = { dir: directory(volume, newParent), name: newName }
@@ -36,7 +36,6 @@ export function rename(
     const ino = volume.index.dirents.inodeOf(parent, name)
     if (ino === 0) throw new FsError(ENOENT)
     const inode = mustFind(volume.inodes, ino)
-    const targetIno = volume.index.dirents.inodeOf(newParent, newName)
     const target = targetIno === 0 ? undefined : mustFind(volume.inodes, targetIno)
     if (flags & RENAME_EXCHANGE) {
       if (target === undefined) throw new FsError(ENOENT)
@@ -49,7 +48,7 @@ export function rename(
     if (target !== undefined) replaceTarget(volume, transaction, inode, to, target)
     move(transaction, from, inode, to)
     return target
-  }, replaces)
+  }, targetIno !== 0)
 }
 
 /** A directory may not become its own descendant. */

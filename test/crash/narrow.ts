@@ -13,10 +13,7 @@ export const NARROW: readonly Edit[] = [
   },
   {
     file: 'src/fs/file-space.ts',
-    replacements: [
-      ['const COPY_PIECE = 1024 * 1024', 'const COPY_PIECE = 4096'],
-      ['const PREALLOCATE_BLOCKS = 64 * 1024', 'const PREALLOCATE_BLOCKS = 2'],
-    ],
+    replacements: [['const COPY_PIECE = 1024 * 1024', 'const COPY_PIECE = 4096']],
   },
   {
     file: 'src/journal/checkpoint.ts',
