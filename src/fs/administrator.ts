@@ -1,5 +1,4 @@
 /** What an operator asks of a mounted filesystem: see administration.ts. */
-import { setTimeout as delay } from 'node:timers/promises'
 import { clearFault } from '../dax/clear.ts'
 import { withdrawFault } from '../dax/fault.ts'
 import type { BlockRange } from '../index/free-space.ts'
@@ -73,8 +72,14 @@ export class Administrator implements Administration {
 
   async revoked(): Promise<void> {
     const { cache, options } = this.#volume
-    const late = delay(REVOKED_PATIENCE_MS, 'late', { ref: false })
-    if ((await Promise.race([cache?.idle(), late])) !== 'late') return
+    if (cache === undefined) return
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<boolean>((resolve) => {
+      timer = setTimeout(resolve, REVOKED_PATIENCE_MS, true)
+    })
+    const isLate = await Promise.race([cache.idle(), late])
+    clearTimeout(timer)
+    if (!isLate) return
     options.logger.warn('the kernel still has pages of killed files: it did not let go in time')
   }
 
