@@ -16,6 +16,18 @@ export const NARROW: readonly Edit[] = [
     replacements: [['const COPY_PIECE = 1024 * 1024', 'const COPY_PIECE = 4096']],
   },
   {
+    // A slot is too small at once, its list is full, and what is free does not lie behind it: it
+    // has to move.
+    file: 'src/fs/image-slots.ts',
+    replacements: [
+      [
+        "import { MAX_SLOT_EXTENTS } from '../media/superblock-layout.ts'",
+        'const MAX_SLOT_EXTENTS = 1',
+      ],
+      ['const IMAGE_MARGIN = 1024 * 1024', 'const IMAGE_MARGIN = 5 * 1024 * 1024'],
+    ],
+  },
+  {
     file: 'src/journal/checkpoint.ts',
     replacements: [['const SLICE = 1024 * 1024', 'const SLICE = 12 * 1024']],
   },
