@@ -18,6 +18,8 @@ const SLICE = [
   'no-superblock-msync',
   'two-records',
   'no-zeros-when-growing',
+  'slot-before-units',
+  'no-slot-msync',
 ]
 
 t.test('names are told apart', async (t) => {

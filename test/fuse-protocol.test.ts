@@ -350,10 +350,12 @@ t.test('a retired node', async (t) => {
   t.same(
     channel.notes.map((note) => note.toString('hex')),
     [
-      Buffer.concat([u32(40, 2), u64(0, 2, 0, 0)]).toString('hex'),
-      Buffer.concat([u32(37, 3), u64(0, 1), u32(4, 0), name('file')]).toString('hex'),
+      Buffer.concat([
+        ...[u32(40, 2), u64(0, 2, 0, 0)],
+        ...[u32(37, 3), u64(0, 1), u32(4, 0), name('file')],
+      ]).toString('hex'),
     ],
-    'the pages of the old node, then its names',
+    'in one go: the pages of the old node, then its names',
   )
   const again = send(Opcode.LOOKUP, ROOT, name('file'))!.payload
   t.equal(again.readBigUInt64LE(0), 3n, 'a new nodeid')

@@ -54,10 +54,10 @@ export interface Channel {
    */
   replyPieces(unique: number, map: MapId, pieces: Float64Array, count: number): number
   /**
-   * Writes notifications (each with its fuse_out_header, one behind the other) from a worker thread,
-   * for the kernel may call back into this very process before it returns. Resolves to the first
-   * errno that does not mean that there is nothing to forget, or 0; EINVAL when a length is wrong.
-   * Calls start in their order, at most two at a time.
+   * Writes notifications (each with its fuse_out_header, one behind the other) from a worker
+   * thread, for the kernel may call back into this very process before it returns. Resolves to the
+   * first errno that does not mean that there is nothing to forget, or 0; EINVAL when a length is
+   * wrong. Calls start in their order, at most two at a time.
    */
   notify(messages: Uint8Array): Promise<number>
   /** Stops polling, leaves the fd open. */

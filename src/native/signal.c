@@ -93,6 +93,18 @@ static bool store_event(int map, size_t offset, size_t length, bool action_requi
   return false;
 }
 
+static bool overlap(const char *base, size_t length, const char *start, size_t size) {
+  return base != NULL && start < base + length && start + size > base;
+}
+
+static bool is_ours(const siginfo_t *info) {
+  size_t size;
+  char *start = unit_of(info, &size);
+  for (int i = 0; i < MAP_LIMIT; i++)
+    if (overlap(mappings[i].base, mappings[i].length, start, size)) return true;
+  return false;
+}
+
 /* True when the damage is in a mapping of ours, and told. */
 static bool tell(const siginfo_t *info) {
   size_t size;
@@ -100,7 +112,7 @@ static bool tell(const siginfo_t *info) {
   bool ours = false;
   for (int i = 0; i < MAP_LIMIT; i++) {
     char *base = mappings[i].base;
-    if (base == NULL || start >= base + mappings[i].length || start + size <= base) continue;
+    if (!overlap(base, mappings[i].length, start, size)) continue;
     char *from = start < base ? base : start, *to = base + mappings[i].length;
     if (start + size < to) to = start + size;
     store_event(i, (size_t)(from - base), (size_t)(to - from), info->si_code == BUS_MCEERR_AR);
@@ -111,16 +123,13 @@ static bool tell(const siginfo_t *info) {
 }
 
 /*
- * The answer to our own madvise(MADV_HWPOISON) names the whole unit that is mapped; we know which
- * pages it was. However many of them there are, the signal comes once.
+ * The answer to our own madvise(MADV_HWPOISON) names the whole unit that is mapped, and of a page
+ * that a mapped device maps for itself and for its target either place; we know which pages it was.
+ * However many of them there are, the signal comes once.
  */
 static bool is_injection(const siginfo_t *info) {
   struct injection *injection = current_injection;
-  size_t size;
-  char *start = unit_of(info, &size);
-  if (injection == NULL || info->si_code != BUS_MCEERR_AR) return false;
-  if (start >= injection->pages.data + injection->pages.length) return false;
-  if (start + size <= injection->pages.data) return false;
+  if (injection == NULL || info->si_code != BUS_MCEERR_AR || !is_ours(info)) return false;
   injection->told = store_event(injection->map, injection->offset, injection->pages.length, true);
   if (atomic_load(&listening)) uv_async_send(&wakeup);
   return true;

@@ -15,6 +15,8 @@ export interface Mutant {
   /** A source file, and texts in it that occur exactly once. */
   readonly file?: string
   readonly replacements?: readonly (readonly [string, string])[]
+  /** Under the limits of narrow.ts, without which no sequence gets there. */
+  readonly narrow?: true
   /** Stores of this kind are not fenced: they stay in the cache. */
   readonly unfenced?: Unfenced
 }
@@ -28,6 +30,7 @@ const REPLAY = 'src/journal/replay.ts'
 const CHAIN = 'src/journal/chain.ts'
 const SUPERBLOCK = 'src/media/superblock.ts'
 const WRITE = 'src/fs/file-write.ts'
+const SLOTS = 'src/fs/image-slots.ts'
 
 const FLUSH_DATA = '    await this.#memory.flushAsync(0, this.#regionSize)\n'
 const FLUSH_MARK = '    await this.#memory.flushAsync(offset, RECORD_HEADER_SIZE)\n'
@@ -309,5 +312,24 @@ export const MUTANTS: readonly Mutant[] = [
     flavour: 'restarts',
     file: 'src/fs/mount.ts',
     replacements: [['if (unclean) volume.journal.commitNow()', '']],
+  },
+  {
+    name: 'slot-before-units',
+    what: 'a slot that moves is listed before the units are its own',
+    mode: 'cacheline',
+    narrow: true,
+    file: SLOTS,
+    replacements: [
+      ['    this.#take(range)\n    // A full', '    // A full'],
+      ['this.#list(slot, [range])', '{ this.#list(slot, [range]); this.#take(range) }'],
+    ],
+  },
+  {
+    name: 'no-slot-msync',
+    what: 'no msync between the units of a slot and the superblocks that list them',
+    mode: 'page',
+    narrow: true,
+    file: SLOTS,
+    replacements: [['      volume.commitNow()\n', '']],
   },
 ]

@@ -20,11 +20,9 @@ export const NARROW: readonly Edit[] = [
     // has to move.
     file: 'src/fs/image-slots.ts',
     replacements: [
-      [
-        "import { MAX_SLOT_EXTENTS } from '../media/superblock-layout.ts'",
-        'const MAX_SLOT_EXTENTS = 1',
-      ],
-      ['const IMAGE_MARGIN = 1024 * 1024', 'const IMAGE_MARGIN = 5 * 1024 * 1024'],
+      ['if (longer.length > MAX_SLOT_EXTENTS)', 'if (longer.length > 1)'],
+      ['slots[slot].length < MAX_SLOT_EXTENTS)', 'slots[slot].length < 1)'],
+      ['const IMAGE_MARGIN = 1024 * 1024', 'const IMAGE_MARGIN = 3 * 1024 * 1024'],
     ],
   },
   {

@@ -101,8 +101,14 @@ async function mapped(checks: Checks, targets: readonly string[]): Promise<void>
     await makeFile(mounted, 'hit')
     await makeFile(mounted, 'other')
     const hit = await holding(mounted, 'hit')
-    const { kind } = await inject(mounted, 'hwpoison', '--file', mounted.path('hit'))
+    const { kind, offset } = await inject(mounted, 'hwpoison', '--file', mounted.path('hit'))
     assert.equal(kind, 'data')
+    // The page is mapped twice, for its target as well: the signal may name either place.
+    const reports = await told(mounted, 1)
+    assert.deepEqual(
+      reports.map((report) => [report.offset, report.length]),
+      [[offset, PAGE]],
+    )
     await isDead(hit)
     await isIntact(mounted, 'other')
   })

@@ -10,6 +10,7 @@ import { align, DEVICE } from './device.ts'
 import { filesystem } from './filesystem.ts'
 import { fsdax } from './fsdax.ts'
 import { machineChecks } from './machine-checks.ts'
+import { matrix } from './matrix.ts'
 import { metadata } from './metadata.ts'
 import { modes } from './modes.ts'
 import { poison } from './poison.ts'
@@ -28,6 +29,7 @@ const SUITES: Readonly<Record<string, (checks: Checks) => Promise<void>>> = {
   consumed,
   bus,
   fsdax,
+  matrix,
   'bad-blocks': badBlocks,
   modes,
 }

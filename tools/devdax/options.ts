@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util'
 export const HELP = `usage: npm run test:devdax -- [OPTION…] [SUITE…]
 Boots Debian kernels under QEMU with real device-dax and runs the suites of
 test/devdax in them (default: all): filesystem, core, claim, poison, touch,
-metadata, machine-checks, consumed, bus, fsdax, bad-blocks, modes.
+metadata, machine-checks, consumed, bus, fsdax, matrix, bad-blocks, modes.
   --kernel SUITE,…  Debian suites to take kernels from: bookworm, trixie, sid,
                     trixie-backports (default bookworm,trixie-backports)
   --align SIZE,…    alignments of the device: 2M, 4K (default both)
