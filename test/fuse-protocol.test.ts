@@ -362,6 +362,22 @@ t.test('a retired node', async (t) => {
   t.equal(again.readBigUInt64LE(40), BigInt(INODE.ino), 'the same st_ino')
 })
 
+t.test('revoking everything: all names where the kernel can, every node anywhere', async (t) => {
+  for (const [minor, names] of [
+    [44, ['8']],
+    [43, []],
+  ] as const) {
+    const { send, session, channel } = setUp({ lookup: () => INODE })
+    send(Opcode.LOOKUP, ROOT, name('file'))
+    await new Notifier(session, minor, () => {}).revokeAll()
+    const told = channel.notes.map((note) => {
+      const code = note.readInt32LE(4)
+      return code === 2 ? `2 of node ${note.readBigUInt64LE(16)}` : String(code)
+    })
+    t.same(told, [...names, '2 of node 1', '2 of node 2'], `FUSE 7.${minor}`)
+  }
+})
+
 t.test('frozen: kept, in order, until the thaw', async (t) => {
   let frozen = true
   let thaw = () => {}

@@ -133,14 +133,13 @@ export class Notifier implements KernelCache {
     return slot === 0 ? new Uint8Array() : invalEntry(slot, nodes.high(slot), name)
   }
 
-  /** `rootNames` are needed by kernels before 6.16 only, which cannot forget all names at once. */
-  revokeAll(rootNames: readonly Uint8Array[] = []): Promise<void> {
-    return this.#track(this.#revokeAll(rootNames))
+  revokeAll(): Promise<void> {
+    return this.#track(this.#revokeAll())
   }
 
-  async #revokeAll(rootNames: readonly Uint8Array[]): Promise<void> {
+  async #revokeAll(): Promise<void> {
+    // Kernels before 6.16 keep the names; of what they lead to, every one has to ask.
     if (this.#minor >= INC_EPOCH_MINOR) await this.#send(message(NOTIFY_INC_EPOCH, 0))
-    else await Promise.all(rootNames.map((name) => this.invalidateEntry(1, name)))
     const slots = this.#session.nodes.slots()
     await Promise.all(Array.from({ length: IN_FLIGHT }, () => this.#revokeNodes(slots)))
   }
