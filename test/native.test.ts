@@ -292,9 +292,12 @@ t.test('sockets, descriptors and signals', async (t) => {
 
   const child = spawn('sleep', ['30'], { stdio: 'ignore' })
   const ended = new Promise((resolve) => child.once('exit', (_, signal) => resolve(signal)))
-  native.signalProcess(child.pid!, os.constants.signals.SIGBUS, 7)
+  const pidfd = native.openProcess(child.pid!)
+  native.signalProcess(pidfd, os.constants.signals.SIGBUS, 7)
   t.equal(await ended, 'SIGBUS')
-  t.throws(() => native.signalProcess(child.pid!, 0, 0), { code: 'ESRCH' })
+  t.throws(() => native.signalProcess(pidfd, 0, 0), { code: 'ESRCH' }, 'it stands for the dead one')
+  t.throws(() => native.openProcess(child.pid!), { code: 'ESRCH' })
+  fs.closeSync(pidfd)
 })
 
 // A file system of one file, which is enough to meet every call of the channel.

@@ -2,6 +2,7 @@
  * -o on_failure=sigbus: the processes that map the failed part of a file are signalled at once, not
  * only when they touch it. The si_code is SI_QUEUE: the kernel keeps BUS_MCEERR_* for itself.
  */
+import { closeSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { mountAt } from '../control/mountinfo.ts'
@@ -33,14 +34,25 @@ export function signalMappers(fs: Filesystem, mountpoint: string, logger: LineLo
 async function signalAll(device: string, kill: Kill, logger: LineLogger): Promise<void> {
   for (const entry of await readdir('/proc')) {
     if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue
-    const maps = await readFile(`/proc/${entry}/maps`, 'utf8').catch(() => '')
-    if (!mapsRange(maps, device, kill)) continue
     try {
-      native.signalProcess(Number(entry), constants.signals.SIGBUS, 0)
+      if (!(await signalMapper(Number(entry), device, kill))) continue
       logger.warn(`sent SIGBUS to pid ${entry}, which maps what failed of inode ${kill.inode}`)
     } catch {
       // It has ended in the meantime.
     }
+  }
+}
+
+/** The pidfd comes first: what is read then is of the process that it stands for, or it is dead. */
+async function signalMapper(pid: number, device: string, kill: Kill): Promise<boolean> {
+  const pidfd = native.openProcess(pid)
+  try {
+    const maps = await readFile(`/proc/${pid}/maps`, 'utf8')
+    if (!mapsRange(maps, device, kill)) return false
+    native.signalProcess(pidfd, constants.signals.SIGBUS, 0)
+    return true
+  } finally {
+    closeSync(pidfd)
   }
 }
 

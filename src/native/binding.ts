@@ -159,8 +159,10 @@ export interface Binding {
    * Blocking recvmsg of one descriptor (SCM_RIGHTS), close-on-exec; throws when the peer closed.
    */
   receiveDescriptor(socket: number): number
-  /** Sends `signal` with value to a process through pidfd_send_signal, si_code SI_QUEUE. */
-  signalProcess(pid: number, signal: number, value: number): void
+  /** pidfd_open: stands for this very process, also when its pid is used again. */
+  openProcess(pid: number): number
+  /** Sends `signal` with value to the process of a pidfd, si_code SI_QUEUE. */
+  signalProcess(pidfd: number, signal: number, value: number): void
   /** The peer of a connected unix socket: SO_PEERCRED. */
   peerCredentials(fd: number): { pid: number; uid: number; gid: number }
   // channel.c

@@ -15,6 +15,7 @@
 #define GUARD_OK (-1.0)
 #define PAGE ((size_t)4096)
 #define HUGE_PAGE ((size_t)2 << 20)
+#define GIANT_PAGE ((size_t)1 << 30)
 
 /* module.c: arguments. After the first bad argument an exception is pending, `bad` is set, and all
  * further helpers do nothing: a call reads all its arguments and then checks `bad` once. */

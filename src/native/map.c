@@ -24,16 +24,19 @@ bool map_is_writable(const struct mapping *map) { return map->protection & PROT_
 static void table_init(void) { uv_mutex_init(&table_lock); }
 
 /*
- * Reserves an address range congruent to the first piece's file offset modulo 2 MiB: device-dax
- * demands it, and page cache in huge pages is mapped as such only then.
+ * Reserves an address range congruent to the first piece's file offset modulo the largest page:
+ * device-dax demands its alignment, which is 1 GiB at most, and page cache in huge pages is mapped
+ * as such only then.
  */
 static char *reserve(const struct mapping *map) {
-  size_t skew = (size_t)map->pieces[0].file_offset % HUGE_PAGE;
+  bool giant = map->kind == MAP_KIND_DEVICE_DAX && map->length >= GIANT_PAGE;
+  size_t unit = giant ? GIANT_PAGE : HUGE_PAGE;
+  size_t skew = (size_t)map->pieces[0].file_offset % unit;
   size_t length = (map->length + PAGE - 1) / PAGE * PAGE;
-  size_t span = length + 2 * HUGE_PAGE;
+  size_t span = length + 2 * unit;
   char *area = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED) return MAP_FAILED;
-  char *want = area + (HUGE_PAGE - (uintptr_t)area % HUGE_PAGE) % HUGE_PAGE + skew;
+  char *want = area + (unit - (uintptr_t)area % unit) % unit + skew;
   if (want > area) munmap(area, (size_t)(want - area));
   munmap(want + length, (size_t)(area + span - (want + length)));
   return want;

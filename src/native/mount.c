@@ -85,22 +85,27 @@ static napi_value js_receive_descriptor(napi_env env, napi_callback_info info) {
   return fd >= 0 ? number_value(env, fd) : throw_errno(env, -fd, "receiving a descriptor");
 }
 
-/* Through a pidfd; the kernel keeps si_code > 0 for itself, so the receiver sees SI_QUEUE. */
-static napi_value js_signal_process(napi_env env, napi_callback_info info) {
+static napi_value js_open_process(napi_env env, napi_callback_info info) {
   struct args args = args_read(env, info);
-  int pid = arg_int(&args, 0), number = arg_int(&args, 1), value = arg_int(&args, 2);
-  siginfo_t detail;
+  int pid = arg_int(&args, 0);
   if (args.bad) return NULL;
   int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-  if (fd < 0) return throw_errno(env, errno, "pidfd_open");
+  return fd >= 0 ? number_value(env, fd) : throw_errno(env, errno, "pidfd_open");
+}
+
+/* The kernel keeps si_code > 0 for itself, so the receiver sees SI_QUEUE. */
+static napi_value js_signal_process(napi_env env, napi_callback_info info) {
+  struct args args = args_read(env, info);
+  int pidfd = arg_int(&args, 0), number = arg_int(&args, 1), value = arg_int(&args, 2);
+  siginfo_t detail;
+  if (args.bad) return NULL;
   memset(&detail, 0, sizeof detail);
   detail.si_signo = number;
   detail.si_code = SI_QUEUE;
   detail.si_pid = getpid();
   detail.si_uid = getuid();
   detail.si_value.sival_int = value;
-  int error = syscall(SYS_pidfd_send_signal, fd, number, &detail, 0) == 0 ? 0 : errno;
-  close(fd);
+  int error = syscall(SYS_pidfd_send_signal, pidfd, number, &detail, 0) == 0 ? 0 : errno;
   return error == 0 ? NULL : throw_errno(env, error, "pidfd_send_signal");
 }
 
@@ -125,6 +130,7 @@ void mount_register(napi_env env, napi_value exports) {
                                           {"umount", js_umount},
                                           {"socketPair", js_socket_pair},
                                           {"receiveDescriptor", js_receive_descriptor},
+                                          {"openProcess", js_open_process},
                                           {"signalProcess", js_signal_process},
                                           {"peerCredentials", js_peer_credentials}};
   register_methods(env, exports, methods, sizeof methods / sizeof *methods);
