@@ -54,6 +54,9 @@ async function instances(checks: Checks, name: string, pair: [string, string]): 
   const mounts: MountedRegion[] = []
   await checks.check('region: create-device, resize, enable drive the kernel', async () => {
     assert.equal((await region('create-device', name)).trim(), second)
+    await refused(/ENXIO/, 'enable', second)
+    await refused(/EINVAL/, 'resize', second, '3M')
+    await refused(/ENOSPC/, 'resize', second, '64G')
     await region('resize', first, '64M')
     await region('resize', second, '64M')
     // Behind the other one, so it has two ranges.
@@ -68,7 +71,8 @@ async function instances(checks: Checks, name: string, pair: [string, string]): 
       ],
     )
     await refused(/EBUSY/, 'resize', second, '32M')
-    await refused(/EBUSY|ENXIO/, 'delete-device', second)
+    await refused(/EBUSY/, 'delete-device', second)
+    await refused(/ENXIO/, 'delete-device', `${name}.9`)
   })
   await checks.check('two instances, two filesystems, two claims', async () => {
     for (const device of pair) mounts.push(await formatAndMount(`/dev/${device}`))
@@ -122,6 +126,19 @@ async function mapped(checks: Checks, targets: readonly string[]): Promise<void>
     const repair = await runProgram('fsck.holdfast', ['--repair', targets.join(',')])
     assert.equal(repair.status, 1, repair.stdout + repair.stderr)
     mounted = await mounted.mountAgain()
+    await isIntact(mounted, 'other')
+    await dismount(mounted)
+  })
+  await checks.check('striped over both: a page that fails is found in its chunk', async () => {
+    mounted = await formatAs(['--striped', '--chunk', '2M'], targets)
+    await makeFile(mounted, 'hit')
+    await makeFile(mounted, 'other')
+    const hit = await holding(mounted, 'hit')
+    const words = ['--file', mounted.path('hit'), '--offset', '3M']
+    const { kind, offset } = await inject(mounted, 'hwpoison', ...words)
+    const [report] = await told(mounted, 1)
+    assert.deepEqual([kind, report?.offset, report?.length], ['data', offset, PAGE])
+    await isDead(hit)
     await isIntact(mounted, 'other')
     await dismount(mounted)
   })
@@ -184,6 +201,10 @@ async function formatAndMount(...devices: string[]): Promise<MountedRegion> {
     await runProgram('holdfast', ['umount', '-l', device])
   }
   const kind = devices.length > 1 ? ['--linear'] : []
+  return formatAs(kind, devices)
+}
+
+async function formatAs(kind: string[], devices: readonly string[]): Promise<MountedRegion> {
   const { status, stderr } = await runProgram('mkfs.holdfast', ['--force', ...kind, ...devices])
   assert.equal(status, 0, stderr)
   return mountRegion({ region: devices.join(',') })
