@@ -7,8 +7,10 @@ import { fsDaxGet } from '../src/dax/holder.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { FsError } from '../src/fs/errors.ts'
 import { Filesystem } from '../src/fs/filesystem.ts'
+import { Index } from '../src/index/index.ts'
+import { loadImage } from '../src/journal/checkpoint.ts'
 import { BLOCK_SIZE } from '../src/media/geometry.ts'
-import { readSuperblocks } from '../src/media/superblock.ts'
+import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
 import { abandon, mountMemory, Plug, rebooted } from './crash/mounting.ts'
 import { silent } from './support/core.ts'
 
@@ -159,6 +161,27 @@ t.test(
     await fs.unmount()
   },
 )
+
+t.test('a checkpoint is in the image, without any journal', async (t) => {
+  for (const mode of ['cacheline', 'page'] as const) {
+    const memory = fresh(mode)
+    const fs = mountMemory(memory)
+    put(fs, 'file', Buffer.alloc(100, 1))
+    t.notOk(inImage(memory, 'file'), `${mode}: before, it is in the journal only`)
+    await fs.administration.checkpoint()
+    t.ok(inImage(memory.crash(), 'file'), `${mode}: after it`)
+    await fs.unmount()
+  }
+})
+
+function inImage(memory: SimulatedMemory, file: string): boolean {
+  const index = Index.open(loadImage(memory, requireSuperblock(readSuperblocks(memory))))
+  try {
+    return index.dirents.inodeOf(1, name(file)) !== 0
+  } finally {
+    index.close()
+  }
+}
 
 t.test('two crashes in a row never tear both superblocks', async (t) => {
   const memory = fresh('cacheline')
