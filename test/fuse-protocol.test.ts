@@ -338,6 +338,7 @@ t.test('a retired node', async (t) => {
     Buffer.concat([u64(1, 0), u32(4, flags), u64(0), u32(0, 0), Buffer.from('data')])
   t.equal(send(Opcode.OPEN, old, Buffer.alloc(8))!.error, ESTALE)
   t.equal(send(Opcode.GETATTR, old, Buffer.alloc(16))!.error, ESTALE, 'on the way to an OPEN')
+  t.equal(send(Opcode.STATX, old, Buffer.alloc(24))!.error, ESTALE, 'the same')
   t.equal(send(Opcode.READ, old, Buffer.alloc(40))!.error, EIO)
   t.equal(send(Opcode.WRITE, old, write(0))!.error, EIO)
   t.equal(send(Opcode.WRITE, old, write(WRITE_CACHE))!.error, 0, 'dirty pages, while they go')
@@ -360,6 +361,36 @@ t.test('a retired node', async (t) => {
   const again = send(Opcode.LOOKUP, ROOT, name('file'))!.payload
   t.equal(again.readBigUInt64LE(0), 3n, 'a new nodeid')
   t.equal(again.readBigUInt64LE(40), BigInt(INODE.ino), 'the same st_ino')
+})
+
+t.test('names that have to wait hold up no pages of other files', async (t) => {
+  const { send, session, channel } = setUp({
+    lookup: (_parent, wanted) => ({ ...INODE, ino: 100 + Buffer.from(wanted).readUInt8(0) }),
+  })
+  let openGate = () => {}
+  channel.gate = new Promise((resolve) => {
+    openGate = resolve
+  })
+  const notifier = new Notifier(session, 45, () => {})
+  const revoked = ['a', 'b', 'c'].map((text) => {
+    send(Opcode.LOOKUP, ROOT, name(text))
+    return notifier.revoke(100 + text.charCodeAt(0), [{ parent: 1, name: Buffer.from(text) }])
+  })
+  const codes = () =>
+    channel.notes.map((note) => {
+      const found: number[] = []
+      for (let at = 0; at < note.length; at += note.readUInt32LE(at)) {
+        found.push(note.readInt32LE(at + 4))
+      }
+      return found
+    })
+  t.same(codes(), [[2, 3], [2], [2]], 'all pages are on their way')
+  openGate()
+  await Promise.all(revoked)
+  t.same(codes(), [[2, 3], [2], [2], [3], [3]], 'and the other names, one after the other')
+  notifier.close()
+  await notifier.revokeAll()
+  t.equal(channel.notes.length, 5, 'nothing is written to a connection that has ended')
 })
 
 t.test('revoking everything: all names where the kernel can, every node anywhere', async (t) => {

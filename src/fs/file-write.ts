@@ -216,7 +216,12 @@ function heal(
   const atBlockStart = at % BLOCK_SIZE === 0
   const coversBlock = length >= BLOCK_SIZE || at + length >= inode.row.size
   if (!atBlockStart || !coversBlock) throw new FsError(EIO)
+  // Before the bad block is given up: a hole in its place would read as zeros.
+  const extent = allocateBlocks(volume, transaction, inode, fileBlock, 1)
+  if (extent === undefined) return 0
   removeBlocks(volume, transaction, inode, fileBlock, 1)
   const bytes = Math.min(length, BLOCK_SIZE)
-  return fillHole(volume, transaction, inode, fileBlock, 1, at, source, bytes)
+  fillBlocks(volume, extent.block, fileBlock, at, source, bytes)
+  addExtent(volume, transaction, inode, extent)
+  return bytes
 }

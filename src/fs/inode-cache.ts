@@ -9,11 +9,15 @@ import { FileExtents } from './file-extents.ts'
 /** Inodes kept per generation; two generations live at a time. */
 const GENERATION = 8192
 
+type Times = Pick<InodeRow, 'atime' | 'atimeNs' | 'mtime' | 'mtimeNs' | 'ctime' | 'ctimeNs'>
+
 export class CachedInode {
   readonly row: InodeRow
   extents: FileExtents | undefined
   /** Times newer than the inode table's: written with the next record, at fsync, at commit. */
   timesDirty = false
+  /** Those times, as they were when the running transaction touched the inode. */
+  lazyTimes: Times | undefined
   /** In the running transaction's list of inodes to put. */
   touched = false
   /** Blocks set aside for this file while it grows; see Allocator. */
@@ -22,6 +26,10 @@ export class CachedInode {
   constructor(row: InodeRow) {
     this.row = row
   }
+}
+
+export function timesOf({ atime, atimeNs, mtime, mtimeNs, ctime, ctimeNs }: InodeRow): Times {
+  return { atime, atimeNs, mtime, mtimeNs, ctime, ctimeNs }
 }
 
 /**
@@ -67,7 +75,9 @@ export class InodeCache {
     inode.extents = undefined
     const row = this.#index.inodes.get(inode.row.ino)
     if (row === undefined) this.drop(inode.row.ino)
-    else Object.assign(inode.row, row)
+    else Object.assign(inode.row, row, inode.lazyTimes)
+    inode.timesDirty ||= row !== undefined && inode.lazyTimes !== undefined
+    inode.lazyTimes = undefined
   }
 
   extents(inode: CachedInode): FileExtents {

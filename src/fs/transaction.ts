@@ -6,7 +6,7 @@ import { badRow } from '../index/damage.ts'
 import type { BlockRange } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
 import type { Change, InodeRow } from '../media/change.ts'
-import type { CachedInode } from './inode-cache.ts'
+import { type CachedInode, timesOf } from './inode-cache.ts'
 
 export class Transaction {
   /** The sequence its record will have: names new inodes and directory entries. */
@@ -40,6 +40,7 @@ export class Transaction {
   touch(inode: CachedInode): void {
     if (inode.touched) return
     inode.touched = true
+    inode.lazyTimes = inode.timesDirty ? timesOf(inode.row) : undefined
     this.touched.push(inode)
   }
 

@@ -8,7 +8,7 @@ import { type Memory, MemoryFailure } from '../dax/memory.ts'
 import { indexDamage, isIndexFull } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
 import { type Journal, JournalFullError } from '../journal/journal.ts'
-import type { MediaError } from '../media/errors.ts'
+import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE, blockSpan, type Geometry } from '../media/geometry.ts'
 import type { Superblock } from '../media/superblock.ts'
 import type { FilesystemEvent } from './administration.ts'
@@ -58,7 +58,7 @@ export interface VolumeHooks {
   makeSpace(): boolean
   /** The journal cannot take the record: make room, synchronously. */
   makeJournalRoom(): void
-  /** A checkpoint could not be completed. */
+  /** A checkpoint could not be completed, or a commit: what was written is not durable. */
   checkpointFailed(error: Error): void
   /** The index contradicts itself, or SQLite says so: metadata damage. */
   damaged(damage: MediaError): void
@@ -182,9 +182,21 @@ export class Volume {
       this.#undo(transaction)
       throw error
     }
-    this.index.commit()
+    this.#commitIndex(transaction)
     this.#afterCommit(transaction)
     return result
+  }
+
+  /** The record cannot be taken back any more: an index that cannot follow it ends the mount. */
+  #commitIndex(transaction: Transaction): void {
+    try {
+      this.index.commit()
+    } catch (error) {
+      this.#undo(transaction)
+      const sentence = `the index cannot follow the journal: ${(error as Error).message}`
+      this.hooks.damaged(new MediaError('index', this.imageOffset, sentence))
+      throw new FsError(EIO, sentence)
+    }
   }
 
   #afterCommit(transaction: Transaction): void {
@@ -259,9 +271,19 @@ export class Volume {
 
   /** A commit mark met bad memory: once that is told, the journal goes round it. */
   #markElsewhere(error: unknown): void {
-    if (!(error instanceof MemoryFailure) || error.known) throw error
+    if (!(error instanceof MemoryFailure) || error.known) throw this.undurable(error)
     this.memoryFailed(error.offset, error.length)
     this.requireAlive()
+  }
+
+  /**
+   * What to throw after a flush that failed. The kernel may call the pages clean that it could not
+   * write, and the next msync would succeed: so there is no next, whoever met the error.
+   */
+  undurable(error: unknown): unknown {
+    if (error instanceof MemoryFailure || error instanceof FsError) return error
+    this.hooks.checkpointFailed(error as Error)
+    return new FsError(EIO, this.shutdown?.reason)
   }
 
   /** Records new times of an inode without a record of its own; see DESIGN, "Time-only changes". */
@@ -316,9 +338,11 @@ export class Volume {
     }
   }
 
+  /** From wherever in its page it was met: a page fails as a whole, and alone. */
   memoryFailed(offset: number, length: number): void {
-    if (this.device.badRanges.overlaps(offset, length)) return
-    touchFailed(this.device, offset, length)
+    const start = offset - (offset % BLOCK_SIZE)
+    if (this.device.badRanges.overlaps(start, length)) return
+    touchFailed(this.device, start, length)
   }
 
   subscribe(listener: (event: FilesystemEvent) => void): () => void {

@@ -193,7 +193,8 @@ export class Dispatcher {
     if (state === NODE_LIVE) return
     // The kernel looks the name up again and finds the inode's new node. On its way to an OPEN it
     // may ask for attributes, as long as it has not forgotten the names.
-    const onTheWay = request.opcode === Opcode.GETATTR && state === NODE_REVOKING
+    const asks = request.opcode === Opcode.GETATTR || request.opcode === Opcode.STATX
+    const onTheWay = asks && state === NODE_REVOKING
     if (request.opcode === Opcode.OPEN || onTheWay) throw new FsError(ESTALE)
     // Pages that were dirty when their file was killed, and are healthy, are sent while they go.
     const dirtyPages =

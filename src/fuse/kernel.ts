@@ -93,6 +93,7 @@ export class KernelTransport {
       this.#logger.error(`the FUSE connection failed: ${errnoName(errno)}`)
     }
     this.session.close()
+    this.#notifier?.close()
     // A worker may still be writing a notification to the descriptor.
     await this.#notifier?.idle()
     closeSync(fd)

@@ -63,6 +63,9 @@ export class Notifier implements KernelCache {
   readonly #minor: number
   readonly #log: (sentence: string) => void
   readonly #underWay = new Set<Promise<void>>()
+  /** A message with names that is on its way. */
+  #forgetting: Promise<void> | undefined
+  #open = true
 
   constructor(session: Session, minor: number, log: (sentence: string) => void) {
     this.#session = session
@@ -89,8 +92,9 @@ export class Notifier implements KernelCache {
   }
 
   /**
-   * The pages first: forgetting a name may have to wait for an operation in its directory. All in
-   * one go, since every turn between the threads is a chance to wait for a processor.
+   * The pages first: forgetting a name may have to wait for an operation in its directory. In one
+   * go where that is possible, since every turn between the threads is a chance to wait for a
+   * processor; but of two workers one must be free for the pages of other files.
    */
   async #revokeNode(
     slot: number,
@@ -98,11 +102,24 @@ export class Notifier implements KernelCache {
   ): Promise<void> {
     const { nodes } = this.#session
     const high = nodes.high(slot)
+    const pages = invalInode(slot, high, 0n, TO_THE_END)
     const entries = names.map(({ parent, name }) => this.#invalEntry(parent, name))
-    await this.#send(Buffer.concat([invalInode(slot, high, 0n, TO_THE_END), ...entries]))
+    if (this.#forgetting === undefined) await this.#forget([pages, ...entries])
+    else {
+      await this.#send(pages)
+      while (this.#forgetting !== undefined) await this.#forgetting
+      await this.#forget(entries)
+    }
     // Who was on the way to a name before it was forgotten has asked by then, and looks again.
     await turnOfTheLoop()
     nodes.revoked(slot, high)
+  }
+
+  #forget(messages: readonly Uint8Array[]): Promise<void> {
+    this.#forgetting = this.#send(Buffer.concat(messages)).finally(() => {
+      this.#forgetting = undefined
+    })
+    return this.#forgetting
   }
 
   async invalidate(ino: number, offset: number, length: number): Promise<void> {
@@ -154,6 +171,11 @@ export class Notifier implements KernelCache {
     }
   }
 
+  /** The connection has ended: its descriptor's number will soon stand for something else. */
+  close(): void {
+    this.#open = false
+  }
+
   /** Resolves when nothing is under way: every revocation asked for so far has been done. */
   async idle(): Promise<void> {
     while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay)
@@ -168,7 +190,7 @@ export class Notifier implements KernelCache {
 
   /** Any number of messages, one behind the other. */
   #send(messages: Uint8Array): Promise<void> {
-    if (messages.length === 0) return Promise.resolve()
+    if (messages.length === 0 || !this.#open) return Promise.resolve()
     return this.#track(
       this.#session.channel.notify(messages).then((errno) => {
         if (errno !== 0) this.#log(`the kernel refused a notification: ${errnoName(errno)}`)

@@ -72,13 +72,13 @@ export class Session {
   ok(length: number): void {
     this.answered = true
     this.result = length
-    this.channel.reply(this.request.unique, 0, length)
+    if (this.#open) this.channel.reply(this.request.unique, 0, length)
   }
 
   fail(errno: number): void {
     this.answered = true
     this.result = -errno
-    this.channel.reply(this.request.unique, errno, 0)
+    if (this.#open) this.channel.reply(this.request.unique, errno, 0)
   }
 
   /** Answers when `promise` is settled; other requests go on meanwhile. */
