@@ -1,9 +1,25 @@
 /** Memory that is bad before a filesystem is made there: left out where it can be. */
 import type { ByteRange } from '../src/dax/bad-ranges.ts'
+import { hasJournal } from '../src/fs/check/bad-metadata.ts'
 import type { BlockRange } from '../src/index/free-space.ts'
 import { MediaError } from '../src/media/errors.ts'
-import { BLOCK_SIZE, BLOCKS_PER_UNIT, blockSpan, type Geometry } from '../src/media/geometry.ts'
-import type { Slots } from '../src/media/superblock.ts'
+import {
+  BLOCK_SIZE,
+  BLOCKS_PER_UNIT,
+  blockSpan,
+  type Geometry,
+  geometryFor,
+} from '../src/media/geometry.ts'
+import { createSuperblock, type Slots } from '../src/media/superblock.ts'
+import { MAX_POISON_RANGES } from '../src/media/superblock-layout.ts'
+
+/** Refuses `size` bytes with so much bad memory that no mount could use them; changes nothing. */
+export function requireUsable(size: number, ranges: readonly ByteRange[]): BadMemory {
+  const bad = new BadMemory(ranges, geometryFor(size))
+  bad.requireSuperblocks()
+  bad.requireJournal()
+  return bad
+}
 
 export class BadMemory {
   /** Inside the filesystem; sorted, disjoint. */
@@ -28,11 +44,27 @@ export class BadMemory {
     }
   }
 
-  /** Parts of the journal that it has to go round. */
+  /** The journal cannot move either, but one half that takes records will do. */
+  requireJournal(): void {
+    const geometry = this.#geometry
+    const slots = this.slots()
+    const superblock = createSuperblock({ geometry, label: '', slots, created: 0 })
+    if (hasJournal(superblock, [...this.inJournal(), ...this.blocks])) return
+    const sentence =
+      'too much of its memory is bad in both halves, and no other place will do: use another region'
+    throw new MediaError('journal', geometry.journal[0].offset, sentence)
+  }
+
+  /**
+   * Parts of the journal that it has to go round. When they are more than a superblock can list,
+   * the nearest become one, with what is good between them.
+   */
   inJournal(): BlockRange[] {
-    return this.#geometry.journal.flatMap(({ offset, length }) =>
+    const parts = this.#geometry.journal.flatMap(({ offset, length }) =>
       this.within(offset / BLOCK_SIZE, length / BLOCK_SIZE),
     )
+    while (parts.length > MAX_POISON_RANGES) joinNearest(parts)
+    return parts
   }
 
   /** One healthy unit for each slot, the first there are; checkpoints make them grow. */
@@ -46,7 +78,8 @@ export class BadMemory {
       }
       block += BLOCKS_PER_UNIT
     }
-    throw new MediaError('region', 0, 'too much of its memory is bad to hold a filesystem')
+    const sentence = 'too much of its memory is bad to hold a filesystem: use another region'
+    throw new MediaError('region', 0, sentence)
   }
 
   within(block: number, blocks: number): BlockRange[] {
@@ -56,4 +89,15 @@ export class BadMemory {
       return start < end ? [{ block: start, blocks: end - start }] : []
     })
   }
+}
+
+function joinNearest(parts: BlockRange[]): void {
+  const gaps = parts.slice(1).map(({ block }, at) => block - endOf(parts[at]!))
+  const at = gaps.indexOf(Math.min(...gaps))
+  const { block } = parts[at]!
+  parts.splice(at, 2, { block, blocks: endOf(parts[at + 1]!) - block })
+}
+
+function endOf({ block, blocks }: BlockRange): number {
+  return block + blocks
 }

@@ -13,7 +13,8 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../src/media/superblock.ts'
-import { BadMemory } from './bad-memory.ts'
+import { type BadMemory, requireUsable } from './bad-memory.ts'
+import { eraseParts } from './mapped.ts'
 
 const ROOT_INODE = 1
 /**
@@ -41,9 +42,8 @@ export interface FormatOptions {
  * stops us. The image they point at is whole by then.
  */
 export function format(memory: Memory, options: FormatOptions): Superblock {
+  const bad = requireUsable(memory.size, options.bad ?? [])
   const geometry = geometryFor(memory.size)
-  const bad = new BadMemory(options.bad ?? [], geometry)
-  bad.requireSuperblocks()
   const created = createSuperblock({
     geometry,
     label: options.label,
@@ -52,6 +52,7 @@ export function format(memory: Memory, options: FormatOptions): Superblock {
     ...(options.uuid === undefined ? {} : { uuid: options.uuid }),
   })
   const superblock = { ...created, poison: bad.inJournal() }
+  eraseParts(memory)
   eraseOldSuperblocks(memory, geometry)
   options.onStep?.('erased')
   emptyJournal(memory, geometry, bad)
@@ -85,9 +86,11 @@ function eraseOldSuperblocks(memory: Memory, geometry: Geometry): void {
  */
 function emptyJournal(memory: Memory, geometry: Geometry, bad: BadMemory): void {
   for (const half of geometry.journal) {
+    const end = (half.offset + half.length) / BLOCK_SIZE
     let first = half.offset / BLOCK_SIZE
     // Looking for records goes round bad memory as well.
-    while (bad.within(first, 1).length > 0) first++
+    while (first < end && bad.within(first, 1).length > 0) first++
+    if (first === end) continue
     memory.zero(first * BLOCK_SIZE, BLOCK_SIZE)
     memory.flush(first * BLOCK_SIZE, BLOCK_SIZE)
   }
@@ -133,11 +136,13 @@ function rootInode({ uid, gid, now }: FormatOptions) {
   return { ino: ROOT_INODE, mode: 0o040755, uid, gid, ...links, ...times, ...nanoseconds }
 }
 
+/** Into both slots: should the one in use be lost, the other one and the journal make up for it. */
 function writeImage(memory: Memory, superblock: Superblock, image: Buffer) {
-  const slot = superblock.slots[0][0]!
-  const offset = slot.block * BLOCK_SIZE
-  memory.write(offset, image, 0, image.length)
-  memory.flush(offset, image.length)
+  for (const [first] of superblock.slots) {
+    const offset = first!.block * BLOCK_SIZE
+    memory.write(offset, image, 0, image.length)
+    memory.flush(offset, image.length)
+  }
   const crc = crc32c(image, 0, image.length)
   return { slot: 0, sequence: FIRST_SEQUENCE, length: image.length, crc } as const
 }

@@ -2,17 +2,20 @@
 import { randomUUID } from 'node:crypto'
 import { unlinkSync } from 'node:fs'
 import { secondCopyFor } from '../src/bus/copies.ts'
-import { eraseLabel, storeLabel, type TargetShare } from '../src/bus/label.ts'
+import { eraseLabel, type SetLabel, storeLabel, type TargetShare } from '../src/bus/label.ts'
 import { MAX_TARGETS, type SetKind } from '../src/bus/label-layout.ts'
 import { requireMappings } from '../src/bus/open-set.ts'
 import { eraseRegion } from '../src/bus/region-copies.ts'
+import { fromTarget, mappedSize } from '../src/bus/translate.ts'
 import { CliError } from '../src/cli/errors.ts'
 import { formatSize } from '../src/cli/sizes.ts'
+import { BadRanges } from '../src/dax/bad-ranges.ts'
 import type { DaxDevice } from '../src/dax/device.ts'
 import { fsPutDax } from '../src/dax/holder.ts'
 import type { Memory } from '../src/dax/memory.ts'
 import { geometryFor, UNIT_SIZE } from '../src/media/geometry.ts'
 import { eraseSuperblocks } from '../src/media/superblock.ts'
+import { requireUsable } from './bad-memory.ts'
 import { openTarget, type Target, type TargetOptions } from './target.ts'
 
 export interface SetOptions extends TargetOptions {
@@ -73,15 +76,33 @@ function label(paths: readonly string[], devices: readonly DaxDevice[], options:
   const targets: TargetShare[] = shares.map((length) => {
     return { uuid: randomUUID(), length: kind === 'striped' ? smallest : length }
   })
-  const set = randomUUID()
+  const set: SetLabel = { set: randomUUID(), kind, chunk, targets }
+  requireUsableSet(set, devices, start)
   for (const { memory } of devices) {
     eraseParts(memory)
     eraseFilesystem(memory)
   }
   devices.forEach(({ memory }, position) => {
     const place = { start, secondCopy: secondCopyFor(memory.size) }
-    storeLabel(memory, { set, kind, chunk, targets, sequence: 1, position, ...place })
+    storeLabel(memory, { ...set, sequence: 1, position, ...place })
   })
+}
+
+/** A filesystem is made there next: what would refuse it then refuses the labels now. */
+export function requireUsableSet(
+  set: SetLabel,
+  devices: readonly DaxDevice[],
+  start: number,
+): void {
+  const bad = new BadRanges()
+  devices.forEach(({ badRanges }, target) => {
+    for (const { offset, length } of badRanges.list()) {
+      const from = Math.max(offset, start) - start
+      const share = { target, offset: from, length: offset + length - start - from }
+      for (const range of fromTarget(set, share)) bad.add(range.offset, range.length)
+    }
+  })
+  requireUsable(mappedSize(set), bad.list())
 }
 
 /** What each target can give: what lies between the copies of its label, in whole pieces. */

@@ -10,7 +10,7 @@ import { BLOCK_SIZE } from '../src/media/geometry.ts'
 import type { Superblock } from '../src/media/superblock.ts'
 import { LABEL_SIZE } from '../src/media/superblock-layout.ts'
 import { format } from './format.ts'
-import { eraseParts, makeSet } from './mapped.ts'
+import { makeSet } from './mapped.ts'
 import { openTarget, type Target } from './target.ts'
 
 interface Options {
@@ -96,7 +96,6 @@ function kindOf(paths: readonly string[], { linear, striped }: Options): SetKind
 function make(path: string, target: Target, options: Options): void {
   const { device, holder } = target
   try {
-    eraseParts(device.memory)
     const superblock = format(device.memory, {
       label: options.label ?? '',
       uid: process.getuid?.() ?? 0,

@@ -4,6 +4,10 @@ import { closeSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { format } from '../mkfs/format.ts'
+import { requireUsableSet } from '../mkfs/mapped.ts'
+import { formatRegion } from '../src/bus/region-copies.ts'
+import { newRegion } from '../src/bus/region-state.ts'
+import type { ByteRange } from '../src/dax/bad-ranges.ts'
 import { Badblocks, parseBadblocks, toDevice } from '../src/dax/badblocks.ts'
 import { type DaxDevice, openDevice, openSimulated } from '../src/dax/device.ts'
 import { FailureReports } from '../src/dax/failure-reports.ts'
@@ -13,6 +17,7 @@ import { MemoryFailure } from '../src/dax/memory.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { checkIndex } from '../src/fs/check/check.ts'
 import { Filesystem } from '../src/fs/filesystem.ts'
+import { geometryFor } from '../src/media/geometry.ts'
 import { native } from '../src/native/binding.ts'
 import { silent } from './support/core.ts'
 
@@ -183,13 +188,15 @@ t.test('what the addon refuses', async (t) => {
 
 const REGION_SIZE = 64 * MIB
 
-function formatted(bad: { offset: number; length: number }[]): SimulatedMemory {
+const OPTIONS = { label: '', uid: 0, gid: 0, now: 1_700_000_000 }
+
+function formatted(bad: ByteRange[]): SimulatedMemory {
   const memory = new SimulatedMemory(REGION_SIZE)
-  format(memory, { label: '', uid: 0, gid: 0, now: 1_700_000_000, bad })
+  format(memory, { ...OPTIONS, bad })
   return memory
 }
 
-function mount(memory: SimulatedMemory, bad: { offset: number; length: number }[]): Filesystem {
+function mount(memory: SimulatedMemory, bad: readonly ByteRange[]): Filesystem {
   const device = openSimulated(memory)
   for (const { offset, length } of bad) device.badRanges.add(offset, length)
   fsDaxGet(device, { purpose: 'mount' })
@@ -217,7 +224,7 @@ t.test('bad blocks at mkfs are left out', async (t) => {
   t.equal(allocator.freeBlocks, empty.volume.allocator.freeBlocks - 3, 'the journal is not free')
   t.same(checkIndex(index.database, geometry, superblock), [])
   for (const slot of superblock.slots.flat()) t.not(slot.block, dataStartBlock)
-  const handle = fs.create(1, Buffer.from('a'), 0o644, 2, { uid: 0, gid: 0, pid: 1, umask: 0 })
+  const handle = fs.create(1, Buffer.from('a'), 0o644, 2, CALLER)
   t.ok(handle, 'the journal takes records')
 })
 
@@ -226,6 +233,108 @@ t.test('mkfs refuses when a superblock has no memory', async (t) => {
     t.throws(() => formatted([{ offset, length: PAGE }]), { message: /superblock.*bad/ })
   }
 })
+
+const CALLER = { uid: 0, gid: 0, pid: 1, umask: 0 }
+const HALVES = geometryFor(REGION_SIZE).journal
+
+/** One bad page in each eighth of a half: no room in it for the longest record. */
+const holes = ({ offset, length }: ByteRange): ByteRange[] =>
+  Array.from({ length: 8 }, (_, at) => ({ offset: offset + (at * length) / 8, length: PAGE }))
+
+t.test('mkfs leaves out a half of the journal that is all bad, or full of holes', async (t) => {
+  for (const half of HALVES) {
+    for (const bad of [[half], holes(half)]) {
+      const memory = new SimulatedMemory(REGION_SIZE)
+      for (const { offset, length } of bad) memory.poison(offset, length)
+      format(memory, { ...OPTIONS, bad })
+      const fs = mount(memory, bad)
+      t.same(fs.administration.status().failures, [], 'no news')
+      for (let at = 0; at < 300; at++) fs.mkdir(1, Buffer.from(`${at}`), 0o755, CALLER)
+      await fs.unmount()
+      const again = mount(memory, bad)
+      t.equal(again.lookup(1, Buffer.from('299')).nlink, 2)
+      await again.unmount()
+    }
+  }
+})
+
+t.test('mkfs lists more bad parts of the journal than a superblock can', async (t) => {
+  const [first, second] = HALVES
+  const bad = Array.from({ length: 60 }, (_, at) => {
+    return { offset: first.offset + at * 3 * PAGE, length: PAGE }
+  })
+  bad.push({ offset: second.offset + second.length - PAGE, length: PAGE })
+  const memory = new SimulatedMemory(REGION_SIZE)
+  for (const { offset, length } of bad) memory.poison(offset, length)
+  const { poison } = format(memory, { ...OPTIONS, bad })
+  t.equal(poison.length, 16)
+  const isListed = ({ offset }: ByteRange) =>
+    poison.some(({ block, blocks }) => block * PAGE <= offset && offset < (block + blocks) * PAGE)
+  t.ok(bad.every(isListed))
+  t.same(poison.at(-1), { block: bad.at(-1)!.offset / PAGE, blocks: 1 }, 'far from the others')
+  const fs = mount(memory, bad)
+  t.equal(fs.administration.status().blocks.poisoned, bad.length, 'good blocks are not bad')
+  await fs.unmount()
+})
+
+t.test('mkfs stays inside a half of the journal that is all bad', async (t) => {
+  const memory = new SimulatedMemory(REGION_SIZE)
+  const behind = HALVES[1].offset + HALVES[1].length
+  memory.write(behind, Buffer.alloc(UNIT, 0xa5), 0, UNIT)
+  // The first unit of data is not used for the image then.
+  const bad = [HALVES[1], { offset: behind, length: PAGE }]
+  for (const { offset, length } of bad) memory.poison(offset, length)
+  format(memory, { ...OPTIONS, bad })
+  const rest = Buffer.alloc(UNIT - PAGE)
+  memory.read(behind + PAGE, rest, 0, rest.length)
+  t.ok(rest.equals(Buffer.alloc(rest.length, 0xa5)))
+})
+
+t.test('mkfs refuses when neither half of the journal takes records, and changes nothing', (t) => {
+  const contents: ((memory: SimulatedMemory) => void)[] = [
+    (memory) => format(memory, OPTIONS),
+    (memory) => formatRegion(memory, newRegion(REGION_SIZE, { align: UNIT, isStatic: false })),
+  ]
+  for (const [one, other] of [HALVES, HALVES.map(holes), [HALVES[0], holes(HALVES[1])]]) {
+    for (const fill of contents) {
+      const memory = new SimulatedMemory(REGION_SIZE)
+      fill(memory)
+      const before = bytesOf(memory)
+      const bad = [one, other].flat() as ByteRange[]
+      t.throws(() => format(memory, { ...OPTIONS, bad }), {
+        structure: 'journal',
+        message:
+          /^journal at region offset 2097152: .* is bad in both halves.*: use another region$/,
+      })
+      t.ok(bytesOf(memory).equals(before), 'byte for byte')
+    }
+  }
+  t.end()
+})
+
+t.test('... nor labels regions for a mapped device that could hold no filesystem', async (t) => {
+  const share = REGION_SIZE - 2 * UNIT
+  const devices = [0, 1].map(() => openSimulated(new SimulatedMemory(REGION_SIZE)))
+  const targets = devices.map(() => ({ uuid: '', length: share }))
+  const linear = { set: '', kind: 'linear', chunk: 0, targets } as const
+  const striped = { set: '', kind: 'striped', chunk: UNIT, targets } as const
+  devices[0]!.badRanges.add(0, UNIT)
+  requireUsableSet(linear, devices, UNIT)
+  // The second unit of the mapped device: the second of a share, or the first of the other one.
+  devices[0]!.badRanges.add(2 * UNIT, UNIT)
+  requireUsableSet(linear, devices, UNIT)
+  devices[0]!.badRanges.add(3 * UNIT, UNIT)
+  t.throws(() => requireUsableSet(linear, devices, UNIT), { message: /^journal .*both halves/ })
+  requireUsableSet(striped, devices, UNIT)
+  devices[1]!.badRanges.add(UNIT, UNIT)
+  t.throws(() => requireUsableSet(striped, devices, UNIT), { message: /^journal .*both halves/ })
+})
+
+function bytesOf(memory: SimulatedMemory): Buffer {
+  const bytes = Buffer.alloc(memory.size)
+  memory.read(0, bytes, 0, bytes.length)
+  return bytes
+}
 
 t.test('what went bad before the mount has the same consequences', async (t) => {
   const data = [{ offset: 20 * MIB, length: PAGE }]

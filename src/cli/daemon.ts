@@ -68,8 +68,11 @@ export class Daemon {
       await this.#fs.unmount()
       this.#logger.info(`unmounted ${this.plan.mountpoint}`)
     } finally {
-      await this.#control.close()
+      // In the turn in which the volume was closed: whoever holds the region is told what fails in
+      // it. The socket's name goes first, for afterwards it is the next holder's.
+      const hungUp = this.#control.close()
       release(this.#claimed)
+      await hungUp
     }
   }
 
