@@ -231,6 +231,144 @@ t.test('a lost checkpoint image is made up for by the older one and the journal'
   }
 })
 
+/** A region that crashed, or was unmounted, with the image lost that the superblocks point at. */
+function withoutImage(memory: SimulatedMemory): SimulatedMemory {
+  const lost = memory.crash(() => true)
+  const superblock = superblockOf(lost)
+  scribble(lost, slotOffset(superblock, superblock.checkpoint.slot) + 4096, 20_000)
+  return lost
+}
+
+t.test('what the older image needs stays until the next checkpoint', async (t) => {
+  for (const mode of ['cacheline', 'page'] as const) {
+    const memory = new SimulatedMemory(SIZE, mode)
+    format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+    let { filesystem } = mount(memory)
+    let files = 0
+    const addOne = async () => {
+      addFiles(filesystem, files, ++files)
+      await filesystem.fsync(1, false)
+    }
+    const mountAgain = async () => {
+      await filesystem.unmount()
+      filesystem = mount(memory).filesystem
+    }
+    const check = async (moment: string) => {
+      const lost = withoutImage(memory)
+      t.same(repair(t, lost, ['checkpoint-damaged']).left, [], moment)
+      t.equal(await survivors(lost), files, `${mode}: ${moment}`)
+    }
+    const steps = {
+      'the first file after mkfs': addOne,
+      'the first unmount': async () => {
+        for (let i = 0; i < 5; i++) await addOne()
+        await mountAgain()
+      },
+      'one more file': addOne,
+      'one more unmount': mountAgain,
+      'one more file in the first half': addOne,
+      'a checkpoint': () => filesystem.administration.checkpoint(),
+      'another one, nothing between': () => filesystem.administration.checkpoint(),
+      'a file behind both': addOne,
+      'an unmount, then one with nothing done': async () => {
+        await mountAgain()
+        await mountAgain()
+      },
+      'a file behind these': addOne,
+      'the last unmount': () => filesystem.unmount(),
+    }
+    for (const [moment, step] of Object.entries(steps)) {
+      await step()
+      await check(moment)
+    }
+    t.equal(files, 10)
+  }
+})
+
+t.test('page memory: a commit while a checkpoint is written costs no reach', async (t) => {
+  const memory = new SimulatedMemory(SIZE, 'page')
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  addFiles(filesystem, 0, 5)
+  // Its mark is the only record in the new half when the checkpoint is complete.
+  const commit = filesystem.fsync(1, false)
+  await Promise.all([commit, filesystem.administration.checkpoint()])
+  t.equal(filesystem.volume.journal.used, 64)
+  addFiles(filesystem, 5, 8)
+  await filesystem.fsync(1, false)
+  const lost = withoutImage(memory)
+  await filesystem.unmount()
+  t.same(repair(t, lost, ['checkpoint-damaged']).left, [])
+  t.equal(await survivors(lost), 8)
+})
+
+/** Power failed while a checkpoint was written: file 0 has mode 600 in one half, 1 in the other. */
+async function crashedInCheckpoint(): Promise<SimulatedMemory> {
+  const memory = new SimulatedMemory(SIZE)
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  addFiles(filesystem, 0, 5)
+  await filesystem.administration.checkpoint()
+  makePrivate(filesystem, 0)
+  const checkpoint = filesystem.administration.checkpoint()
+  makePrivate(filesystem, 1)
+  const crashed = memory.crash()
+  await checkpoint
+  await filesystem.unmount()
+  return crashed
+}
+
+/** Leaves no trace in anything else, so that nobody can see that it is missing. */
+function makePrivate(filesystem: Filesystem, file: number): void {
+  filesystem.setattr(filesystem.lookup(1, name(file)).ino, { mode: 0o600 }, CALLER)
+}
+
+t.test('a checkpoint that could not switch: the older image needs both halves', async (t) => {
+  const memory = await crashedInCheckpoint()
+  const { filesystem } = mount(memory)
+  const checkpoint = filesystem.administration.checkpoint()
+  makePrivate(filesystem, 2)
+  await checkpoint
+  const lost = withoutImage(memory)
+  await filesystem.unmount()
+  t.same(repair(t, lost, ['checkpoint-damaged']).left, [])
+  const repaired = mount(lost).filesystem
+  const modes = [0, 1, 2, 3].map((file) => repaired.lookup(1, name(file)).mode & 0o777)
+  t.same(modes, [0o600, 0o600, 0o600, 0o644], 'not the shortest way that seems to fit')
+  await repaired.unmount()
+})
+
+t.test('an image whose records are gone is not taken for a later one', async (t) => {
+  const memory = await crashedInCheckpoint()
+  // The checkpoint at the unmount cannot switch, and then the first half is overwritten.
+  await mount(memory).filesystem.unmount()
+  const { filesystem } = mount(memory)
+  makePrivate(filesystem, 2)
+  const lost = withoutImage(memory)
+  await filesystem.unmount()
+  const found = look(lost)
+  t.same(codes(found), ['checkpoint-damaged'])
+  t.notOk(needsRepair(lost, found), 'file 0 would not be private')
+})
+
+t.test('nor is one whose first record is damaged', async (t) => {
+  const memory = new SimulatedMemory(SIZE)
+  format(memory, { label: '', uid: 0, gid: 0, now: 1 })
+  const { filesystem } = mount(memory)
+  addFiles(filesystem, 0, 5)
+  await filesystem.administration.checkpoint()
+  makePrivate(filesystem, 0)
+  makePrivate(filesystem, 1)
+  const offset = recordOffset(memory, 1)
+  await filesystem.unmount()
+  const again = mount(memory).filesystem
+  const lost = withoutImage(memory)
+  await again.unmount()
+  t.ok(needsRepair(lost, look(lost)))
+  scribble(lost, offset + 70, 4)
+  t.notOk(needsRepair(lost, look(lost)), 'file 0 would not be private')
+})
+
 t.test('both images lost are beyond repair', async (t) => {
   const memory = await populated(true)
   const superblock = superblockOf(memory)

@@ -194,9 +194,12 @@ export class Journal {
     this.#becameDurable(this.#checkpointed)
   }
 
-  /** Nothing in the journal is needed any more: begin a half anew, if the active one was begun. */
+  /**
+   * Nothing in the journal is needed any more: begin a half anew, unless the active one holds just
+   * marks. The other one has what leads from the older image to the new one.
+   */
   #restart(): void {
-    if (this.#position === 0) return
+    if (this.#position <= MARK_ROOM) return
     const other = otherHalf(this.#active)
     this.#begin(this.#halves.usable(other) ? other : this.#active)
   }

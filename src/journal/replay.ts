@@ -1,7 +1,7 @@
 /**
  * From a checkpoint to the last transaction: what a mount applies, and where the journal goes on.
  */
-import type { Memory } from '../dax/memory.ts'
+import { type Memory, MemoryFailure } from '../dax/memory.ts'
 import type { Change } from '../media/change.ts'
 import { decodeChanges } from '../media/change-codec.ts'
 import {
@@ -15,8 +15,8 @@ import {
 } from '../media/record.ts'
 import type { Superblock } from '../media/superblock.ts'
 import { Chain, type Link } from './chain.ts'
-import { type HalfNumber, Halves, otherHalf } from './halves.ts'
-import { findRecords } from './record-scan.ts'
+import { type HalfNumber, Halves, MARK_ROOM, otherHalf } from './halves.ts'
+import { findRecords, recordAt } from './record-scan.ts'
 
 export interface ReplayOptions {
   /** This host's boot id. */
@@ -50,7 +50,7 @@ export function scanJournal(
   options: ReplayOptions,
 ): ReplayResult {
   const trusted = trust(memory, superblock, options.bootId)
-  let result = emptyJournal(superblock)
+  let result = emptyJournal(superblock, halfToBegin(memory, superblock))
   let switched = false
   for (const link of new Chain(memory, superblock).links()) {
     if (!trusted(link.header)) {
@@ -73,9 +73,9 @@ export function scanJournal(
 }
 
 /** A journal in which nothing continues the checkpoint: also what a fresh filesystem has. */
-export function emptyJournal(superblock: Superblock): ReplayResult {
+export function emptyJournal(superblock: Superblock, begin: HalfNumber = 0): ReplayResult {
   const { sequence } = superblock.checkpoint
-  const activeHalf = new Halves(superblock).usable(0) ? 0 : 1
+  const activeHalf = new Halves(superblock).usable(begin) ? begin : otherHalf(begin)
   return {
     lastSequence: sequence,
     lastEpoch: 0,
@@ -86,6 +86,34 @@ export function emptyJournal(superblock: Superblock): ReplayResult {
     transactions: 0,
     stoppedAtMark: false,
   }
+}
+
+/**
+ * Where an empty journal goes on, as it would have behind the last checkpoint: not in the half with
+ * the transactions that lead up to it. The older image needs those, should the current one be lost.
+ */
+function halfToBegin(memory: Memory, superblock: Superblock): HalfNumber {
+  const one = firstSequence(memory, superblock, 0)
+  const other = firstSequence(memory, superblock, 1)
+  return one > other ? 1 : 0
+}
+
+/** Of the first transaction in a half, if the checkpoint has it; else, or if unreadable, 0. */
+function firstSequence(memory: Memory, superblock: Superblock, half: HalfNumber): number {
+  const { geometry, journalSeed: seed, checkpoint } = superblock
+  const source = { memory, half: geometry.journal[half], seed }
+  try {
+    // Marks may come before it, but no more than a half has room for behind a transaction.
+    for (let position = 0; position <= MARK_ROOM; ) {
+      const header = recordAt(source, position)
+      if (header === undefined || header.sequence > checkpoint.sequence) break
+      if (header.kind === RECORD_TRANSACTION) return header.sequence
+      position += paddedLength(header.length)
+    }
+  } catch (error) {
+    if (!(error instanceof MemoryFailure)) throw error
+  }
+  return 0
 }
 
 /**

@@ -3,16 +3,17 @@
  * overwrites it. With both journal halves it leads to the same index.
  */
 import { type Memory, MemoryFailure } from '../../dax/memory.ts'
+import { Halves, MARK_ROOM, otherHalf } from '../../journal/halves.ts'
 import { listRecords } from '../../journal/replay.ts'
 import { MediaError } from '../../media/errors.ts'
 import { BLOCK_SIZE } from '../../media/geometry.ts'
-import { RECORD_TRANSACTION } from '../../media/record.ts'
+import { paddedLength, RECORD_SWITCHED, RECORD_TRANSACTION } from '../../media/record.ts'
 import type { Superblock, SuperblockPair } from '../../media/superblock.ts'
 
 const SQLITE_MAGIC = 'SQLite format 3\0'
 const HEADER_SIZE = 100
 
-/** Superblocks that would have pointed at the older image, the likelier first. */
+/** Superblocks that would have pointed at the older image, the surer first. */
 export function olderCheckpoints(
   memory: Memory,
   pair: SuperblockPair,
@@ -25,6 +26,8 @@ export function olderCheckpoints(
     if (copy instanceof Error || copy.checkpoint.slot !== slot) continue
     if (sameSlot(copy, current, slot)) found.push({ ...current, checkpoint: copy.checkpoint })
   }
+  // Nothing was done between two checkpoints: it is the same image, and its checksum tells.
+  found.push({ ...current, checkpoint: { ...current.checkpoint, slot } })
   const image = readImage(memory, current, slot)
   if (image === undefined) return found
   for (const sequence of possibleSequences(memory, current)) {
@@ -65,18 +68,53 @@ function readImage(
   }
 }
 
+interface HalfContents {
+  /** The sequence of the transaction it begins with; undefined when that cannot be told. */
+  first: number | undefined
+  /** Where its records end, up to that one. */
+  end: number
+  /** Something else lies where the first transaction should be. */
+  broken: boolean
+  /** The journal went over from it to the other half. */
+  switched: boolean
+}
+
 /**
  * The image does not say which transactions it holds, but the journal was switched to the other
- * half when it was taken: its last one is the one before the first record of a half.
+ * half when it was taken: its last one is the one before the first record of a half. The lowest
+ * comes first: to redo what an image has changes nothing, to leave out what it has not loses it.
  */
 function possibleSequences(memory: Memory, current: Superblock): number[] {
-  const first = new Map<number, number>()
-  for (const { half, header } of listRecords(memory, current)) {
-    if (header.kind !== RECORD_TRANSACTION || first.has(half)) continue
-    first.set(half, header.sequence)
+  const { sequence: last } = current.checkpoint
+  const contents = readHalves(memory, current)
+  const possible: number[] = []
+  for (const half of [0, 1] as const) {
+    const { first, switched } = contents[half]
+    if (first === undefined || first > last) continue
+    // Left without a switch: the checkpoint that had begun with this half came to nothing, and the
+    // older image needs the records that were in the other half before.
+    const other = contents[otherHalf(half)]
+    if (switched || (!other.broken && (other.first ?? 0) <= last)) possible.push(first - 1)
   }
-  return [...first.values()]
-    .map((sequence) => sequence - 1)
-    .filter((sequence) => sequence < current.checkpoint.sequence)
-    .sort((a, b) => b - a)
+  return possible.sort((a, b) => a - b)
+}
+
+function readHalves(memory: Memory, current: Superblock): readonly [HalfContents, HalfContents] {
+  const halves = new Halves(current)
+  const nothing = { first: undefined, end: 0, broken: false, switched: false }
+  const contents: [HalfContents, HalfContents] = [{ ...nothing }, { ...nothing }]
+  for (const { half, position, header } of listRecords(memory, current)) {
+    const { kind, flags, length, sequence } = header
+    const found = contents[half]
+    if (found.first !== undefined) {
+      found.switched ||= (flags & RECORD_SWITCHED) !== 0 && sequence >= found.first
+    } else if (!found.broken) {
+      const room = paddedLength(length) + (kind === RECORD_TRANSACTION ? MARK_ROOM : 0)
+      const place = halves.place(half, found.end, room, halves.extents[half].length)
+      found.broken = position !== place
+      found.end = position + paddedLength(length)
+      if (kind === RECORD_TRANSACTION && !found.broken) found.first = sequence
+    }
+  }
+  return contents
 }
