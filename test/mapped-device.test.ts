@@ -1,5 +1,6 @@
 /** Mapped devices: linear and striped, their labels, their holders and their failures. */
-import { copyFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { format } from '../mkfs/format.ts'
@@ -17,6 +18,7 @@ import { openByName } from '../src/bus/open.ts'
 import { fromTarget, mappedSize, toTargets } from '../src/bus/translate.ts'
 import { isHeld, whoHolds } from '../src/dax/claim.ts'
 import { type DaxDevice, openDevice, openSimulated } from '../src/dax/device.ts'
+import type { DaxError } from '../src/dax/errors.ts'
 import {
   fsDaxGet,
   fsPutDax,
@@ -24,14 +26,22 @@ import {
   killDax,
   MF_ACTION_REQUIRED,
   MF_MEM_PRE_REMOVE,
+  notifyFailure,
 } from '../src/dax/holder.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
+import type { FileExtent } from '../src/fs/administration.ts'
+import { Filesystem } from '../src/fs/filesystem.ts'
+import type { Handle } from '../src/fs/handles.ts'
 import { MediaError } from '../src/media/errors.ts'
-import { mountDevice } from './support/core.ts'
+import { mountDevice, scratchFilesystem, silent } from './support/core.ts'
 import { scratch } from './support/mounts.ts'
 import { codeOf, M, makeTargets } from './support/regions.ts'
 
+const { EIO, ENXIO } = constants.errno
 const EUCLEAN = 117
+const REMEDY =
+  'name every target in its place, by the path where it is now, and make nothing new there, ' +
+  'for that has none of its data'
 const WRITE = { cached: false, killPrivileges: false, append: false }
 
 function setOf(kind: SetKind, lengths: readonly number[], chunk = 2 * M): SetLabel {
@@ -47,6 +57,15 @@ function openPaths(t: Test, paths: readonly string[]): DaxDevice {
   const device = openByName(paths.join(','))
   t.teardown(() => device.close())
   return device
+}
+
+function labelIn(path: string): TargetLabel {
+  const device = openDevice(path, { readOnly: true })
+  try {
+    return loadLabel(device.memory)
+  } finally {
+    device.close()
+  }
 }
 
 type Told = [offset: number, length: number, flags: number]
@@ -176,9 +195,7 @@ t.test('mounting names the target that is missing, strange, swapped or named twi
   const [a, b, c] = makeTargets('linear', [36 * M, 36 * M, 36 * M]) as [string, string, string]
   const [other] = makeTargets('linear', [36 * M, 36 * M]) as [string]
   const uuids = [a, b, c].map((path) => {
-    const device = openDevice(path)
-    const { targets, position } = loadLabel(device.memory)
-    device.close()
+    const { targets, position } = labelIn(path)
     return targets[position]!.uuid
   })
   const plain = join(scratch('memory'), 'plain')
@@ -203,12 +220,71 @@ t.test('mounting names the target that is missing, strange, swapped or named twi
     new RegExp(`${uuids[2]}\\) is target 2, not 1.*order, ${a},${b},${c}`),
   )
   refused([a, b, b], 'EINVAL', /is named twice/)
-  refused([plain, `${plain}x`], 'ENOENT', /does not exist/)
   const copy = join(scratch('memory'), 'copy')
   copyFileSync(b, copy)
   refused([a, b, copy], 'ENODEV', new RegExp(`${uuids[2]}\\) is missing`))
-  truncateSync(c, 0)
-  refused([a, b, c], 'EINVAL', /too small/)
+})
+
+t.test('a target that cannot be opened is named by its number and uuid', async (t) => {
+  const [a, b, c] = makeTargets('linear', [36 * M, 36 * M, 36 * M]) as [string, string, string]
+  const { set, targets } = labelIn(a)
+  const missing = (at: number) => `target ${at} (uuid ${targets[at]!.uuid}) is missing`
+  const directory = scratch('memory')
+  const [gone, plain] = ['gone', 'plain'].map((name) => join(directory, name)) as [string, string]
+  writeFileSync(plain, Buffer.alloc(36 * M))
+  const refused = (names: string[], code: string, problems: string) => {
+    const before = readdirSync('/proc/self/fd').length
+    try {
+      openByName(names.join(',')).close()
+      t.fail(`${names.join(',')} was opened`)
+    } catch (error) {
+      const { code: found, message } = error as DaxError
+      t.equal(found, code)
+      t.equal(message, `mapped device ${set}: ${problems}: ${REMEDY}`)
+    }
+    t.equal(readdirSync('/proc/self/fd').length, before, 'what was opened is closed again')
+  }
+
+  const notThere = `${gone} does not exist`
+  refused([a, gone, c], 'ENOENT', `${missing(1)}, ${notThere}`)
+  refused([gone, b, c], 'ENOENT', `${missing(0)}, ${notThere}`)
+  refused([gone, gone, c], 'ENOENT', `${missing(0)}, ${notThere}; ${missing(1)}, ${notThere}`)
+  refused([a, gone], 'ENOENT', `${missing(1)}, ${notThere}; ${missing(2)}`)
+  const device = '/dev/dax7.0'
+  refused([a, b, device], 'ENODEV', `${missing(2)}, ${device} is gone, or never was`)
+  refused([a, directory, c], 'EISDIR', `${missing(1)}, ${directory} is a directory`)
+  refused([a, b, c, gone], 'ENOENT', `${notThere} (named as target 3)`)
+  // Not in its place: which target the name stands for, nobody can say.
+  refused([b, c, gone], 'ENOENT', `${missing(0)}; ${notThere} (named as target 2)`)
+  const [other] = makeTargets('linear', [36 * M, 36 * M]) as [string]
+  const { set: theirs, targets: foreign } = labelIn(other)
+  const where = `${other} (uuid ${foreign[0]!.uuid}) is target 0 of another mapped device, ${theirs}`
+  refused([a, gone, other], 'ENOENT', `${missing(1)}, ${notThere}; ${missing(2)}; ${where}`)
+  const magic = 'target label at region offset 0: it is not there (another magic)'
+  const strange = `${missing(2)}; ${plain} is no target: ${magic}`
+  refused([a, gone, plain], 'ENOENT', `${missing(1)}, ${notThere}; ${strange}`)
+  for (const size of [4096, 0]) {
+    truncateSync(c, size)
+    const small = `; ${c} is no target: 4096 bytes have no place for a label`
+    refused([a, b, c], 'ENODEV', missing(2) + (size > 0 ? small : `, ${c} is too small`))
+  }
+})
+
+t.test('without a label nothing is known but that there is no memory', async (t) => {
+  const directory = scratch('memory')
+  const [gone, empty, plain] = ['gone', 'empty', 'plain'].map((name) => join(directory, name))
+  writeFileSync(empty!, '')
+  writeFileSync(plain!, Buffer.alloc(36 * M))
+  const alone = `${gone} does not exist: make a region first, for example truncate -s 1G ${gone}`
+  for (const names of [
+    [plain, gone],
+    [gone, plain],
+    [gone, empty],
+    [gone, gone],
+  ]) {
+    t.throws(() => openByName(names.join(',')), { code: 'ENOENT', message: alone })
+  }
+  t.throws(() => openByName(`${empty},${gone}`), { code: 'EINVAL', message: /is too small/ })
 })
 
 t.test('one copy of a label is enough', async (t) => {
@@ -356,25 +432,154 @@ t.test('stacked on a stack: a failure comes up through both', async (t) => {
   t.same(told, [[28 * M, 28 * M, MF_MEM_PRE_REMOVE]])
 })
 
-t.test('a filesystem over two files: losing one kills the handles, then shuts down', async (t) => {
-  for (const kind of ['linear', 'striped'] as const) {
-    const device = openPaths(t, makeTargets(kind, [36 * M, 36 * M]))
-    const formatting: Holder = { purpose: 'mkfs' }
-    fsDaxGet(device, formatting)
-    format(device.memory, { label: '', uid: 0, gid: 0, now: 0 })
-    fsPutDax(device, formatting)
-    const fs = mountDevice(device)
-    const order: string[] = []
-    fs.administration.subscribe((event) => order.push(event.event))
-    const file = fs.create(1, Buffer.from('f'), 0o644, 2, { uid: 0, gid: 0, pid: 1, umask: 0 })
-    killDax(device.below!.targets[1]!)
-    t.throws(() => fs.write(file, 0, Buffer.from('x'), 0, 1, WRITE), /EIO|5/)
+interface File {
+  readonly ino: number
+  readonly path: string
+  readonly handle: Handle
+  readonly extents: readonly FileExtent[]
+}
+
+function makeFile(fs: Filesystem, name: string, bytes: number): File {
+  const caller = { uid: 0, gid: 0, pid: 1, umask: 0 }
+  const handle = fs.create(1, Buffer.from(name), 0o644, 2, caller)
+  fs.write(handle, 0, Buffer.alloc(bytes, 1), 0, bytes, WRITE)
+  const { extents } = fs.administration.getmap(handle.ino)
+  return { ino: handle.ino, path: `/${name}`, handle, extents }
+}
+
+/** Which bytes of the file lie in [from, to) of the region. */
+function bytesIn({ extents }: File, from: number, to: number) {
+  return extents.flatMap(({ regionOffset, fileOffset, length }) => {
+    const start = Math.max(from, regionOffset)
+    const end = Math.min(to, regionOffset + length)
+    if (start >= end) return []
+    return [{ fileOffset: fileOffset + start - regionOffset, length: end - start }]
+  })
+}
+
+/** A filesystem over two targets of 32 MiB: a file in each, and one over the seam of a linear one. */
+function fillTwo(t: Test, kind: SetKind) {
+  const paths = makeTargets(kind, [36 * M, 36 * M])
+  const device = openPaths(t, paths)
+  const formatting: Holder = { purpose: 'mkfs' }
+  fsDaxGet(device, formatting)
+  format(device.memory, { label: '', uid: 0, gid: 0, now: 0 })
+  fsPutDax(device, formatting)
+  const fs = mountDevice(device)
+  const empty = makeFile(fs, 'empty', 0)
+  const first = makeFile(fs, 'first', 64 * 1024)
+  const seam = makeFile(fs, 'seam', 30 * M)
+  const second = makeFile(fs, 'second', 64 * 1024)
+  const closed = makeFile(fs, 'closed', 64 * 1024)
+  fs.release(closed.handle)
+  return { paths, device, fs, empty, first, seam, second, closed }
+}
+
+/** What is told from here on, without the times. */
+function eventsOf(fs: Filesystem): object[] {
+  const events: object[] = []
+  fs.administration.subscribe((event) => {
+    const { time: _time, ...rest } = event
+    events.push(rest)
+  })
+  return events
+}
+
+/** What is to be told when [from, to) goes away, or all of it, under these files. */
+function expectedEvents(files: readonly File[], [from, to]: readonly number[], whole = false) {
+  const kills = files.map((file) => {
+    const where = whole ? {} : { ranges: bytesIn(file, from!, to!) }
+    return { event: 'kill', inode: file.ino, path: file.path, handles: 1, ...where }
+  })
+  const range = { offset: from!, length: to! - from! }
+  const inodes = files.map(({ ino }) => ino)
+  const counts = { inodes, handlesKilled: inodes.length }
+  return [
+    ...kills,
+    { event: 'failure', ...range, kind: 'metadata', action: 'shutdown', ...counts },
+    { event: 'shutdown', reason: 'the device is being removed', offset: from! },
+  ]
+}
+
+const ALL = 64 * M
+
+t.test('losing a target kills what lies in it, then the filesystem shuts down', async (t) => {
+  const losses = [
+    ['linear', 0, [0, 32 * M], ['first', 'seam']],
+    ['linear', 1, [32 * M, ALL], ['seam', 'second']],
+    // Of stripes: all between the first byte and the last.
+    ['striped', 0, [0, ALL - 2 * M], ['first', 'seam', 'second']],
+    ['striped', 1, [2 * M, ALL], ['first', 'seam', 'second']],
+  ] as const
+  for (const [kind, at, range, names] of losses) {
+    const made = fillTwo(t, kind)
+    const { fs, device, first, seam, second } = made
+    t.same([bytesIn(first, 32 * M, ALL), bytesIn(second, 0, 32 * M)], [[], []], 'one in each')
+    t.ok(bytesIn(seam, 0, 32 * M).length > 0 && bytesIn(seam, 32 * M, ALL).length > 0, 'and both')
+    const events = eventsOf(fs)
+    killDax(device.below!.targets[at]!)
+    const hit = names.map((name) => made[name])
+    t.same(events.splice(0), expectedEvents(hit, range), `${kind}, target ${at}`)
+    const alive = [first, seam, second].filter((file) => !hit.includes(file))
     t.same(
-      order.filter((event) => event === 'kill' || event === 'shutdown'),
-      ['kill', 'shutdown'],
+      [first, seam, second].filter(({ handle }) => !handle.dead),
+      alive,
     )
+    t.throws(() => fs.write(first.handle, 0, Buffer.from('x'), 0, 1, WRITE), /EIO/)
+
+    const [from, to] = range
+    t.equal(notifyFailure(device, from, to - from, MF_MEM_PRE_REMOVE), -EIO, 'told again')
+    killDax(device.below!.targets[1 - at]!)
+    t.same(events, [], 'the same removal is one, and another changes nothing')
+    t.equal(fs.administration.status().failures.length, 1)
     fs.unmount()
   }
+})
+
+t.test('losing the whole device kills every handle, wherever its file lies', async (t) => {
+  const { fs, device, empty, first, seam, second } = fillTwo(t, 'linear')
+  const events = eventsOf(fs)
+  killDax(device)
+  t.same(events, expectedEvents([empty, first, seam, second], [0, ALL], true))
+  fs.unmount()
+})
+
+t.test('losing a target under a read-only mount writes nothing', async (t) => {
+  const { fs, device, paths, first, second } = fillTwo(t, 'linear')
+  await fs.unmount()
+  device.close()
+  const before = paths.map((path) => readFileSync(path))
+  const again = openByName(paths.join(','), { readOnly: true })
+  t.teardown(() => again.close())
+  fsDaxGet(again, { purpose: 'mount' })
+  const options = {
+    readOnly: true,
+    commitSeconds: 1,
+    onFailure: 'handles',
+    logger: silent,
+  } as const
+  const readOnly = Filesystem.mount(again, options)
+  for (const { ino } of [first, second]) readOnly.open(ino, 0, false)
+  const events = eventsOf(readOnly)
+  killDax(again.below!.targets[1]!)
+  t.same(events, expectedEvents([second], [32 * M, ALL]))
+  await readOnly.unmount()
+  const after = paths.map((path) => readFileSync(path))
+  t.ok(before.every((bytes, at) => bytes.equals(after[at]!)))
+})
+
+t.test('xfs_dax_translate_range: ENXIO outside of the filesystem, cut at its end', async (t) => {
+  const { fs, device } = scratchFilesystem(ALL + M, 'cacheline')
+  t.equal(device.memoryFailure(ALL, 4096), -ENXIO, 'in the device, behind the last whole unit')
+  t.equal(notifyFailure(device, ALL, M, MF_MEM_PRE_REMOVE), -ENXIO)
+  t.match(fs.administration.status(), { state: 'mounted' })
+  t.same(fs.administration.status().failures, [])
+  const data = makeFile(fs, 'file', 4096)
+  const events = eventsOf(fs)
+  const start = data.extents[0]!.regionOffset
+  t.equal(notifyFailure(device, start, device.size - start, MF_MEM_PRE_REMOVE), 0)
+  t.same(events, expectedEvents([data], [start, ALL]))
+  await fs.unmount()
 })
 
 t.test(

@@ -7,7 +7,14 @@ import { loadLabel } from '../src/bus/label.ts'
 import { toTargets } from '../src/bus/translate.ts'
 import { openDevice } from '../src/dax/device.ts'
 import type { FileMap } from '../src/fs/administration.ts'
-import { cannotMount, mountRegion, runJson, runProgram, scratch } from './support/mounts.ts'
+import {
+  cannotMount,
+  mountRegion,
+  PythonClient,
+  runJson,
+  runProgram,
+  scratch,
+} from './support/mounts.ts'
 import { M, makeRegion, openRegionFile } from './support/regions.ts'
 
 const skip = { skip: cannotMount() }
@@ -98,25 +105,74 @@ for (const [kind, sizes] of [
     t.match(missing, { status: 32, stderr: /target 1 \(uuid [0-9a-f-]{36}\) is missing/ })
     const swapped = await runProgram('holdfast', ['mount', `${a},${c},${b}`, mount.mountpoint])
     t.match(swapped, { status: 32, stderr: /uuid [0-9a-f-]{36}\) is target 2, not 1/ })
+    for (const [at, names] of [`${a}x,${b},${c}`, `${a},${b}x,${c}`].entries()) {
+      const gone = await runProgram('holdfast', ['mount', names, mount.mountpoint])
+      const why = `target ${at} \\(uuid [0-9a-f-]{36}\\) is missing, ${paths[at]}x does not exist: name`
+      t.match(gone, { status: 32, stderr: new RegExp(why) })
+    }
+    truncateSync(c!, 0)
+    const cut = await runProgram('holdfast', ['mount', region, mount.mountpoint])
+    const why = new RegExp(`target 2 \\(uuid [0-9a-f-]{36}\\) is missing, ${c} is too small: name`)
+    t.match(cut, { status: 32, stderr: why })
     const one = await runProgram('holdfast', ['mount', a!, mount.mountpoint])
     t.match(one, { status: 32, stderr: /is target 0 of 3 of mapped device/ })
   })
 }
 
+/** Maps a file, and waits for a SIGBUS that is sent: the files are mapped, but never touched. */
+const MAPPER = `
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGBUS])
+fd = os.open(PATH, os.O_RDWR)
+m = mmap.mmap(fd, 65536)
+def sent(seconds):
+    info = signal.sigtimedwait([signal.SIGBUS], seconds)
+    return info and info.si_pid
+`
+
 t.test('a target truncated to nothing: shut down as removed, and umount works', skip, async (t) => {
   const [a, b] = filesIn(['a', 'b']) as [string, string]
   t.match(await runProgram('mkfs.holdfast', ['--linear', '--size', '64M', a, b]), { status: 0 })
-  const mount = await mountRegion({ region: `${a},${b}` })
-  t.equal((await mount.client('head -c 5M /dev/urandom > f && sync f')).status, 0)
-  // The file is in the first target: it is not its memory that goes away, but its device is broken.
+  const mount = await mountRegion({ region: `${a},${b}`, options: ['on_failure=sigbus'] })
+  const write = (name: string, size: string) => `head -c ${size} /dev/urandom > ${name}`
+  const fill = await mount.client(`${write('f', '5M')} && ${write('both', '60M')} && sync f both`)
+  t.equal(fill.status, 0, fill.stderr)
+  t.equal((await mount.client(`${write('g', '5M')} && sync g`)).status, 0)
+  const border = 60 * M
+  const map = (name: string) => runJson<FileMap>('holdfast', ['getmap', '--json', mount.path(name)])
+  const [first, second] = [await map('f'), await map('g')]
+  t.ok(first.extents.every(({ regionOffset, length }) => regionOffset + length <= border))
+  t.ok(second.extents.every(({ regionOffset }) => regionOffset >= border))
+  const mappers = [first, second].map((_, at) => {
+    const path = JSON.stringify(mount.path(at === 0 ? 'f' : 'g'))
+    return new PythonClient(MAPPER.replace('PATH', path))
+  })
+  t.teardown(() => Promise.all(mappers.map((mapper) => mapper.stop())))
+  for (const mapper of mappers) t.match(await mapper.ready, { ok: true })
+  const [there, lost] = mappers as [PythonClient, PythonClient]
+  // The first file is not in the memory that goes away, but its filesystem is broken.
   const reader = mount.client(
     'exec 3< f; echo > ready; while sleep 0.1; do cat <&3 || exit 7; done',
   )
   while ((await mount.client('test -e ready')).status !== 0);
   truncateSync(b, 0)
   t.equal((await reader).status, 7, 'an open handle is dead')
+  t.match(await lost.evaluate('sent(20)'), { value: mount.pid }, 'what it maps was lost')
+  t.same((await there.evaluate('sent(0.5)'))?.value, null, 'what it maps was not')
   t.match(await mount.client('cat f'), { status: 1 })
-  t.match(await mount.status(), { state: 'shutdown', failures: [{ action: 'shutdown' }] })
+  const { state, shutdown, failures, handles } = await mount.status()
+  t.same([state, shutdown?.offset, handles.killed], ['shutdown', border, 1])
+  t.same(failures, [
+    {
+      time: failures[0]?.time,
+      offset: border,
+      length: border,
+      kind: 'metadata',
+      inodes: [second.inode],
+      action: 'shutdown',
+      handlesKilled: 1,
+    },
+  ])
   t.match(mount.logText(), /the device is being removed/)
   t.match(await runProgram('holdfast', ['umount', mount.mountpoint]), { timedOut: false })
 })

@@ -2,6 +2,7 @@
  * A mount as it was asked for, its paths made absolute, and what can be refused before any work.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs'
+import { openByName } from '../bus/open.ts'
 import { canonical, canonicalRegion } from '../control/target.ts'
 import { parseName, targetsOf } from '../dax/name.ts'
 import { refuseMissingDevice } from '../dax/region.ts'
@@ -24,6 +25,7 @@ export function checkPlan({ region, mountpoint, options }: MountPlan): void {
   requireDirectory(mountpoint)
   const paths = targetsOf(region).map((target) => parseName(target).path)
   for (const missing of paths.filter((path) => !existsSync(path))) {
+    if (paths.length > 1) requireTargets(region)
     refuseMissingDevice(missing)
     throw new CliError(
       `there is no region ${missing}: make one with mkfs.holdfast --size 1G ${missing}`,
@@ -42,6 +44,15 @@ export function checkPlan({ region, mountpoint, options }: MountPlan): void {
   }
   if (options.indexDir !== undefined) requireDirectory(options.indexDir, 'index_dir')
   if (options.allowOther) requireAllowOther()
+}
+
+/** The targets that are there know which one is not; one that is made anew is none of them. */
+function requireTargets(region: string): void {
+  try {
+    openByName(region, { readOnly: true }).close()
+  } catch (error) {
+    throw new CliError(sentenceOf(error), MOUNT_FAILED)
+  }
 }
 
 function requireDirectory(path: string, what = 'mountpoint'): void {

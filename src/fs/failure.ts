@@ -13,11 +13,11 @@ import {
   OWNER_JOURNAL,
   OWNER_SUPERBLOCK,
 } from '../media/change.ts'
-import { BLOCK_SIZE, blockSpan } from '../media/geometry.ts'
+import { BLOCK_SIZE, type ByteExtent, blockSpan } from '../media/geometry.ts'
 import type { ShutdownReason } from '../media/superblock.ts'
 import type { FailureReport } from './administration.ts'
 import type { Checkpoints } from './checkpoints.ts'
-import { EIO } from './errors.ts'
+import { EIO, ENXIO } from './errors.ts'
 import type { Volume } from './volume.ts'
 
 /** Linux: structure needs cleaning. What XFS answers when its own metadata was hit. */
@@ -53,7 +53,9 @@ export class FailurePolicy implements HolderOperations {
 
   #failed(offset: number, length: number, flags: number): number {
     if (this.#volume.shutdown !== undefined) return -EIO
-    if ((flags & MF_MEM_PRE_REMOVE) !== 0) return this.#removed()
+    // What lies behind the filesystem's last whole unit is none of its memory.
+    if (offset >= this.#volume.geometry.size) return -ENXIO
+    if ((flags & MF_MEM_PRE_REMOVE) !== 0) return this.#removed(offset, length)
     const fresh = this.#unknownPart(offset, length)
     if (fresh.length === 0) return 0
     const rows = fresh.flatMap(({ block, blocks }) => this.#ownersOf(block, blocks))
@@ -111,7 +113,8 @@ export class FailurePolicy implements HolderOperations {
     const volume = this.#volume
     if (volume.shutdown !== undefined) return
     volume.shutdown = { reason: sentence, offset }
-    volume.options.logger.error(`shut down: ${sentence} (region offset ${offset})`)
+    const help = `unmount, then run fsck.holdfast --repair ${volume.device.name}`
+    volume.options.logger.error(`shut down: ${sentence} (region offset ${offset}): ${help}`)
     if (!volume.options.readOnly) {
       try {
         this.#checkpoints.emergency(reason, offset, poison)
@@ -126,23 +129,40 @@ export class FailurePolicy implements HolderOperations {
     volume.emit({ event: 'shutdown', time: volume.timestamp(), reason: sentence, offset })
   }
 
-  /** MF_MEM_PRE_REMOVE: the device is going away. */
-  #removed(): number {
+  /**
+   * MF_MEM_PRE_REMOVE: the device is going away, or a part of it is. The handles of what lies there
+   * die first; everything else ends with the shutdown, which is told only then.
+   */
+  #removed(offset: number, length: number): number {
     const volume = this.#volume
-    const inodes = new Set([...volume.handles.all()].map((handle) => handle.ino))
+    const { size } = volume.geometry
+    const end = Math.min(offset + length, size)
+    const lost = offset === 0 && end === size ? undefined : { offset, length: end - offset }
+    const inodes: number[] = []
     let killed = 0
-    for (const ino of inodes) killed += this.kill(ino)
+    for (const ino of new Set([...volume.handles.all()].map((handle) => handle.ino))) {
+      const ranges = lost && this.#rangesIn(ino, lost)
+      if (ranges?.length === 0) continue
+      inodes.push(ino)
+      killed += this.kill(ino, ranges)
+    }
     this.#report({
       time: volume.timestamp(),
-      offset: 0,
-      length: volume.geometry.size,
+      offset,
+      length: end - offset,
       kind: 'metadata',
-      inodes: [...inodes],
+      inodes,
       action: 'shutdown',
       handlesKilled: killed,
     })
-    this.shutdown('removed', 'the device is being removed', 0, [])
+    this.shutdown('removed', 'the device is being removed', offset, [])
     return 0
+  }
+
+  /** Where an inode lies in these bytes of the region, bytes of the file. */
+  #rangesIn(ino: number, { offset, length }: ByteExtent): FileRange[] {
+    const [block, blocks] = blockSpan(offset, length)
+    return hitRanges(ino, this.#volume.index.rmap.ofOwner(ino), [{ block, blocks }])
   }
 
   /**
