@@ -3,11 +3,11 @@ import { checkIndex } from '../src/fs/check/check.ts'
 import { findOrphans } from '../src/fs/check/inodes.ts'
 import { metadataRows } from '../src/fs/check/layout.ts'
 import { Actions } from '../src/fs/repair/actions.ts'
-import type { RepairContext } from '../src/fs/repair/context.ts'
+import type { OverlapChoice, RepairContext } from '../src/fs/repair/context.ts'
 import { repairIndex } from '../src/fs/repair/repair-index.ts'
 import { Index } from '../src/index/index.ts'
 import { BLOCKS_PER_UNIT, geometryFor } from '../src/media/geometry.ts'
-import type { Slots } from '../src/media/superblock.ts'
+import type { BlockRange, Slots } from '../src/media/superblock.ts'
 
 const geometry = geometryFor(32 * 1024 * 1024)
 const DATA = geometry.dataStartBlock + 2 * BLOCKS_PER_UNIT
@@ -62,15 +62,22 @@ function scratchIndex(): Index {
 const check = (index: Index, sequence = SEQUENCE) =>
   checkIndex(index.database, geometry, { slots }, { sequence })
 
-function repair(index: Index, sequence = SEQUENCE): { kinds: string[]; sequence: number } {
+function repair(index: Index, sequence = SEQUENCE, overlap: OverlapChoice = 'quarantine') {
   const actions = new Actions()
+  const zeroed: BlockRange[] = []
   const context: RepairContext = {
     ...{ index, geometry, slots, actions, now: 1, sequence },
-    overlap: 'quarantine',
-    zeroed: [],
+    overlap,
+    zeroed,
   }
   repairIndex(context)
-  return { kinds: actions.list().map((action) => action.kind), sequence: context.sequence }
+  const list = actions.list()
+  return {
+    kinds: list.map((action) => action.kind),
+    lost: list.filter(({ kind }) => kind === 'extent-shared').map(({ message }) => message),
+    sequence: context.sequence,
+    zeroed,
+  }
 }
 
 const FREE = DATA + 5
@@ -257,5 +264,96 @@ t.test('damage everywhere is told once in full, then counted', (t) => {
   const problems = check(index)
   t.equal(problems.length, 101)
   t.match(problems.at(-1)?.message, /400 more/)
+  t.end()
+})
+
+/**
+ * /one (6), changed last, claims `shared` blocks of /link (3). Of what comes behind them /two
+ * (7) has `owned`, and nobody has the rest.
+ */
+function sharedIndex(shared: number, owned: Iterable<BlockRange>): Index {
+  const index = scratchIndex()
+  index.database.exec(`DELETE FROM poison; DELETE FROM rmap WHERE owner > 0; DELETE FROM free;
+    UPDATE inode SET mtime = 9 WHERE ino = 6; UPDATE inode SET size = 4096 WHERE ino = 3`)
+  const extent = (block: number, blocks: number, owner: number, fileBlock: number) =>
+    index.rmap.put({ block, blocks, owner, fileBlock, flags: 0 })
+  extent(DATA, shared, 3, 0)
+  extent(DATA, shared, 6, 0)
+  for (const { block, blocks } of owned) extent(block, blocks, 7, block - DATA)
+  return index
+}
+
+/** Every other block, so that what is free is nowhere two blocks long. */
+function* everyOther(from: number): Generator<BlockRange> {
+  for (let block = from; block < geometry.dataEndBlock; block += 2) yield { block, blocks: 1 }
+}
+
+/** The free unit behind it is as good as two pieces of 300 blocks, but a checkpoint needs units. */
+function* aroundAUnit(): Generator<BlockRange> {
+  yield { block: DATA + 600, blocks: 2 * BLOCKS_PER_UNIT - 600 }
+  yield* everyOther(DATA + 3 * BLOCKS_PER_UNIT)
+}
+
+const lossOf = (blocks: number, what: string) =>
+  `inode 3: ${blocks * 4096} bytes at 0 of /link are ${what}; ` +
+  'inode 6 keeps their blocks for /one'
+
+t.test('a range that a file loses is quarantined in pieces where free space is in pieces', (t) => {
+  for (const [shared, owned, units] of [
+    [4, everyOther(DATA + 4), 0],
+    [600, aroundAUnit(), 1],
+  ] as const) {
+    const index = sharedIndex(shared, owned)
+    const { lost, sequence, zeroed } = repair(index)
+    t.same(lost, [lossOf(shared, 'quarantined: reading them fails')])
+    const rows = index.rmap.ofOwner(3)
+    t.same(
+      rows.map(({ fileBlock, blocks }) => [fileBlock, blocks]),
+      Array.from({ length: shared }, (_, i) => [i, 1]),
+      'block by block, all of it',
+    )
+    t.ok(rows.every(({ block }) => index.poison.overlapping(block, 1).length === 1))
+    t.same(
+      zeroed,
+      rows.map(({ block, blocks }) => ({ block, blocks })),
+    )
+    t.equal(index.freeSpace.wholeUnits(), units)
+    t.match(index.rmap.ofOwner(6), [{ block: DATA, blocks: shared, fileBlock: 0 }])
+    t.same(check(index, sequence), [])
+    t.same(repair(index, sequence).kinds, [], 'again')
+    index.close()
+  }
+  t.end()
+})
+
+t.test('it reads as zeros when that was asked for, or when too little is free', (t) => {
+  const few = { block: DATA + 7, blocks: geometry.dataEndBlock - DATA - 7 }
+  const reason = 'zeros now (only 12288 bytes are free, too few to quarantine them)'
+  for (const [overlap, owned, what] of [
+    ['quarantine', [few], reason],
+    ['zero', [few], 'zeros now'],
+    ['zero', everyOther(DATA + 4), 'zeros now'],
+  ] as const) {
+    const index = sharedIndex(4, owned)
+    const { lost, sequence, zeroed } = repair(index, SEQUENCE, overlap)
+    t.same(lost, [lossOf(4, what)])
+    t.same(zeroed, [])
+    t.same(index.rmap.ofOwner(3), [])
+    t.same(index.poison.all(), [])
+    t.same(check(index, sequence), [])
+    t.same(repair(index, sequence, overlap).kinds, [], 'again')
+    index.close()
+  }
+  t.end()
+})
+
+t.test('every file that lost something is told, not only the first hundred', (t) => {
+  const index = sharedIndex(500, [])
+  index.database.exec(`DELETE FROM rmap WHERE owner = 3;
+    WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 249)
+    INSERT INTO rmap SELECT ${DATA} + 2 * i, 1, 3, 2 * i, 0 FROM n`)
+  const { lost } = repair(index)
+  t.equal(lost.length, 250)
+  t.match(lost[249], `inode 3: 4096 bytes at ${498 * 4096} of /link `)
   t.end()
 })

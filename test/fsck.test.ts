@@ -3,16 +3,21 @@ import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync }
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import Database from 'better-sqlite3'
-import { t } from 'tap'
+import { type Test, t } from 'tap'
 import { format } from '../mkfs/format.ts'
-import { openDevice } from '../src/dax/device.ts'
+import type { ByteRange } from '../src/dax/bad-ranges.ts'
+import { openDevice, openSimulated } from '../src/dax/device.ts'
 import { fsDaxGet } from '../src/dax/holder.ts'
+import type { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { Filesystem } from '../src/fs/filesystem.ts'
-import { silent } from './support/core.ts'
-import { lacks } from './support/mounts.ts'
+import { UNIT_SIZE } from '../src/media/geometry.ts'
+import { check } from '../tools/fsck.ts'
+import { scratchFilesystem, silent } from './support/core.ts'
+import { cannotMount, lacks, mountRegion, runProgram } from './support/mounts.ts'
 
 const PROGRAM = fileURLToPath(new URL('../tools/fsck.holdfast.mjs', import.meta.url))
 const SIZE = 32 * 1024 * 1024
+const PAGE = 4096
 /** Both checkpoint slots: the superblock's unit and the two of the journal come before. */
 const SLOTS = 6 * 1024 * 1024
 
@@ -157,6 +162,73 @@ t.test('files on bad memory are listed; -n prints the plan of --repair', async (
   t.same(done.actions, plan.plan)
   t.match(done, { badFiles: [{ path: '/file', fileOffset: 8192, length: 4096 }] })
   t.match(fsck('--overlap', 'what', region), { status: 16, err: /quarantine, zero/ })
+})
+
+/** What fsck.holdfast says of files on memory of which `bad` is listed. */
+async function listedFiles(t: Test, memory: SimulatedMemory, bad: readonly ByteRange[]) {
+  const device = openSimulated(memory)
+  for (const { offset, length } of bad) device.badRanges.add(offset, length)
+  const options = { region: 'simulated', permission: 'nothing', overlap: 'zero' } as const
+  const flags = { readOnly: true, full: true, json: false, verbose: false }
+  const { examination, exitCode } = await check(device, { ...options, ...flags }, false)
+  examination?.salvaged?.index.close()
+  t.equal(exitCode, 0, 'bad memory is no damage of the filesystem')
+  return examination?.badFiles.map(({ path, fileOffset, length, regionOffset }) => {
+    return [path, fileOffset, length, regionOffset]
+  })
+}
+
+t.test('so are files on memory that was listed as bad since the last mount', async (t) => {
+  const { fs, memory } = scratchFilesystem(SIZE, 'cacheline')
+  const place = (name: string) => {
+    const handle = fs.create(1, Buffer.from(name), 0o644, 2, { uid: 0, gid: 0, pid: 1, umask: 0 })
+    const how = { cached: false, killPrivileges: false, append: false }
+    fs.write(handle, 0, Buffer.alloc(20_000, 1), 0, 20_000, how)
+    const target = { kind: 'file', inode: handle.ino, fileOffset: 0 } as const
+    return { target, offset: fs.volume.index.rmap.ofOwner(handle.ino)[0]!.block * PAGE }
+  }
+  const [a, b] = [place('a'), place('b')]
+  const target = { ...a.target, fileOffset: PAGE }
+  fs.administration.inject({ target, length: PAGE, method: 'soft' })
+  await fs.unmount()
+  const recorded = ['/a', PAGE, PAGE, a.offset + PAGE]
+  t.same(await listedFiles(t, memory, []), [recorded])
+  const free = { offset: SIZE - 3 * UNIT_SIZE, length: PAGE }
+  const apart = [
+    { offset: a.offset + 3 * PAGE, length: PAGE },
+    { offset: b.offset, length: 2 * PAGE },
+    free,
+  ]
+  t.same(await listedFiles(t, memory, apart), [
+    recorded,
+    ['/a', 3 * PAGE, PAGE, a.offset + 3 * PAGE],
+    ['/b', 0, 2 * PAGE, b.offset],
+  ])
+  t.same(
+    await listedFiles(t, memory, [{ offset: a.offset, length: 4 * PAGE }]),
+    [['/a', 0, 4 * PAGE, a.offset]],
+    'what is on record as well is listed once',
+  )
+})
+
+t.test('a shutdown says where, and what helps', { skip: cannotMount() }, async (t) => {
+  const mounted = await mountRegion({ size: '64M' })
+  const { region, mountpoint } = mounted
+  const status = async (target: string) => {
+    const { stdout } = await runProgram('holdfast', ['status', target])
+    return /^ *remedy +(.*)$/m.exec(stdout)?.[1]
+  }
+  t.equal(await status(mountpoint), undefined)
+  await mounted.client('echo there is a record > file')
+  await runProgram('holdfast', ['inject', mountpoint, '--metadata', 'journal'])
+  const repair = `fsck.holdfast --repair ${region}`
+  t.equal(await status(mountpoint), `run holdfast umount ${mountpoint}, then ${repair}`)
+  const offset = (await mounted.status()).shutdown?.offset
+  await mounted.unmount()
+  t.equal(await status(region), `run ${repair}`)
+  const { stderr } = await runProgram('holdfast', ['mount', region, mountpoint])
+  const told = `journal at region offset ${offset}: the filesystem was shut down (metadata-failure)`
+  t.equal(stderr, `holdfast: ${told}: run ${repair}\n`)
 })
 
 t.test('a terminal gets a progress bar, a pipe none', { skip: lacks('script') }, (t) => {

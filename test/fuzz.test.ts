@@ -9,7 +9,9 @@ import { Filesystem } from '../src/fs/filesystem.ts'
 import { INDEX_PAGE_SIZE, Index } from '../src/index/index.ts'
 import { SCHEMA } from '../src/index/schema.ts'
 import { loadImage } from '../src/journal/checkpoint.ts'
+import { OWNER_CHECKPOINT } from '../src/media/change.ts'
 import { MediaError } from '../src/media/errors.ts'
+import { BLOCK_SIZE } from '../src/media/geometry.ts'
 import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
 import { mixSeeds } from './crash/random.ts'
 import { applyMutations } from './fuzz/apply.ts'
@@ -177,6 +179,8 @@ t.test('damage met in use shuts the filesystem down', async (t) => {
     ['an inode of no type', sql('UPDATE inode SET mode = 7 WHERE ino > 1')],
     ['SQLITE_CORRUPT', await brokenPage('dirent_name')],
   ]
+  const { slots, checkpoint } = requireSuperblock(readSuperblocks(await copyOfBase('clean')))
+  const place = slots[checkpoint.slot][0]!.block * BLOCK_SIZE
   for (const [what, mutation] of damage) {
     const fs = await mountMutated('clean', [mutation])
     const refused: unknown[] = []
@@ -191,9 +195,17 @@ t.test('damage met in use shuts the filesystem down', async (t) => {
     t.ok(refused.length > 0 && refused.every((error) => isEio(error)), `${what}: EIO`)
     const status = fs.administration.status()
     t.equal(status.state, 'shutdown', what)
-    t.match(status.shutdown?.reason, /index at region offset/, what)
+    t.equal(status.shutdown?.offset, place, what)
+    t.ok(status.shutdown?.reason.startsWith(`index at region offset ${place}: `), what)
     await fs.unmount()
-    t.throws(() => mount(fs.volume.memory), /shut down \(corrupt-index\): run fsck/, 'for good')
+    const again = `^checkpoint at region offset ${place}: .*shut down \\(corrupt-index\\): run fsck`
+    t.throws(() => mount(fs.volume.memory), { message: new RegExp(again) }, 'for good')
+  }
+  const stray = `INSERT INTO rmap VALUES(${1 << 20}, 512, ${OWNER_CHECKPOINT}, 0, 0)`
+  const refused = ['UPDATE free SET blocks = 99999', 'DELETE FROM inode WHERE ino = 1', stray]
+  for (const row of refused) {
+    const told = new RegExp(`^index at region offset ${place}: .*; run fsck`)
+    await t.rejects(mountMutated('clean', [sql(row)]), { message: told }, row)
   }
 })
 

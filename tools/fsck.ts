@@ -92,11 +92,13 @@ function claim(device: DaxDevice, holder: Holder, options: FsckOptions): boolean
   }
 }
 
-async function check(
-  { memory }: DaxDevice,
+/** Looks, repairs what may be repaired, and looks again. The device is claimed. */
+export async function check(
+  device: DaxDevice,
   options: FsckOptions,
   mounted: boolean,
 ): Promise<Outcome> {
+  const { memory } = device
   const outcome: Outcome = {
     examination: undefined,
     mounted,
@@ -110,7 +112,7 @@ async function check(
     throw new Error(`${options.region} is not a holdfast filesystem: no superblock in either place`)
   }
   if (!options.full && isQuicklyClean(memory)) return outcome
-  const first = await examineSteadily(memory, mounted)
+  const first = await examineSteadily(device, mounted)
   outcome.examination = first
   outcome.found = first.problems
   if (mayWrite(first, options) && needsRepair(memory, first)) {
@@ -120,9 +122,9 @@ async function check(
       tolerate(first, error)
     }
     first.salvaged?.index.close()
-    outcome.examination = await examineAll(memory, mounted)
+    outcome.examination = await examineAll(device, mounted)
   } else if (options.readOnly && !mounted && needsRepair(memory, first)) {
-    outcome.plan = await planOnly(memory, options)
+    outcome.plan = await planOnly(device, options)
   }
   const corrected = outcome.actions.length > 0 && first.problems.length > 0
   const left = outcome.examination.problems.length > 0
@@ -135,10 +137,10 @@ function repairOptions({ overlap }: FsckOptions) {
 }
 
 /** What a repair would do. It changes the index in memory, so it gets one of its own. */
-async function planOnly(memory: DaxDevice['memory'], options: FsckOptions): Promise<Action[]> {
-  const examination = await examineAll(memory, false)
+async function planOnly(device: DaxDevice, options: FsckOptions): Promise<Action[]> {
+  const examination = await examineAll(device, false)
   try {
-    return planRepair(memory, examination, repairOptions(options)).actions
+    return planRepair(device.memory, examination, repairOptions(options)).actions
   } catch (error) {
     tolerate(examination, error)
     return []
@@ -172,20 +174,21 @@ function mayWrite(examination: Examination, { permission }: FsckOptions): boolea
 }
 
 /** A checkpoint may have been replaced while we read it: what is damaged stays so. */
-async function examineSteadily(
-  memory: DaxDevice['memory'],
-  mounted: boolean,
-): Promise<Examination> {
+async function examineSteadily(device: DaxDevice, mounted: boolean): Promise<Examination> {
   for (let tries = mounted ? MOUNTED_TRIES : 1; ; tries--) {
-    const found = await examineAll(memory, mounted)
+    const found = await examineAll(device, mounted)
     if (found.problems.length === 0 || tries <= 1) return found
     found.salvaged?.index.close()
   }
 }
 
-async function examineAll(memory: DaxDevice['memory'], mounted: boolean): Promise<Examination> {
+async function examineAll(device: DaxDevice, mounted: boolean): Promise<Examination> {
   const progress = new Progress(STAGES)
-  const stages = examine(memory, { bootId: bootId(), mounted })
+  const stages = examine(device.memory, {
+    bootId: bootId(),
+    mounted,
+    bad: device.badRanges.list(),
+  })
   let cancelled = false
   const cancel = () => {
     cancelled = true

@@ -17,6 +17,7 @@ import {
   writeSuperblocks,
 } from '../media/superblock.ts'
 import { hasJournal } from './check/bad-metadata.ts'
+import { imageOffset, metadataAt } from './check/layout.ts'
 import { ENOSPC, FsError } from './errors.ts'
 import { recover } from './recovery.ts'
 import { Volume, type VolumeOptions } from './volume.ts'
@@ -80,16 +81,19 @@ function open(device: DaxDevice, options: VolumeOptions): Volume {
     return volume
   } catch (error) {
     index.close()
-    throw error
+    throw mountError(device, error, imageOffset(found))
   }
 }
 
+/** Names what was damaged; nothing was when somebody asked for it, and the superblock says so. */
 function refuseShutdown(device: DaxDevice, superblock: Superblock): void {
   if (superblock.state !== 'shutdown') return
   const { shutdownReason, shutdownOffset } = superblock
+  const other = shutdownReason === 'corrupt-index' ? 'index' : 'memory'
+  const structure = metadataAt(superblock, shutdownOffset) ?? other
   const remedy = `run fsck.holdfast --repair ${device.path}`
   const sentence = `the filesystem was shut down (${shutdownReason}): ${remedy}`
-  throw new MediaError('superblock', shutdownOffset, sentence)
+  throw new MediaError(structure, shutdownOffset, sentence)
 }
 
 /** Nothing could be changed, and a checkpoint could not be followed by another. */

@@ -84,7 +84,7 @@ export interface Superblock {
   /** 'clean' promises that the checkpoint holds every transaction: the journal is not needed. */
   readonly state: SuperblockState
   readonly shutdownReason: ShutdownReason
-  /** Where the memory failed, bytes; 0 without meaning for other reasons. */
+  /** Where the memory failed, or what is corrupt lies, bytes; 0 without meaning for other reasons. */
   readonly shutdownOffset: number
   /** Boot id of the host at the last mount; NIL_UUID before the first. */
   readonly bootId: string

@@ -98,6 +98,12 @@ function stateOf(status: Status): string {
   return words.join(', ')
 }
 
+/** What ends a shutdown. A repair needs the region for itself. */
+function remedyOf({ mountpoint, region }: Status): string {
+  const first = mountpoint === null ? '' : `holdfast umount ${mountpoint}, then `
+  return `run ${first}fsck.holdfast --repair ${region}`
+}
+
 function printStatus(status: Status): void {
   const { blocks, blockSize, handles, journal, holder } = status
   const size = (count: number) => formatSize(count * blockSize)
@@ -124,6 +130,7 @@ function printStatus(status: Status): void {
   if (status.shutdown !== undefined) {
     const { reason, offset } = status.shutdown
     fields.push(['shutdown', paint('red', `${reason} (region offset ${offset})`)])
+    fields.push(['remedy', remedyOf(status)])
   }
   printFields(fields)
   for (const failure of status.failures) {

@@ -2,15 +2,16 @@
  * All that can be said of a region without writing to it: superblocks, checkpoint image, journal,
  * and the index they lead to.
  */
+import type { ByteRange } from '../../dax/bad-ranges.ts'
 import type { Memory } from '../../dax/memory.ts'
 import { indexDamage } from '../../index/damage.ts'
-import { BLOCK_SIZE } from '../../media/geometry.ts'
 import { readSuperblocks, type Superblock, type SuperblockPair } from '../../media/superblock.ts'
 import { type BadFile, findBadFiles } from './bad-files.ts'
 import { checkBadMetadata } from './bad-metadata.ts'
 import { checkPasses } from './check.ts'
 import { findIndex, settleSlots } from './find-index.ts'
 import { findOrphans } from './inodes.ts'
+import { imageOffset } from './layout.ts'
 import type { Problem } from './problem.ts'
 import { isDamage, type Salvaged } from './salvage.ts'
 import { checkSuperblocks } from './superblocks.ts'
@@ -19,6 +20,8 @@ export interface ExamineOptions {
   readonly bootId: string
   /** Somebody is writing to the region: the journal is left alone, the image is what it was. */
   readonly mounted?: boolean
+  /** Memory that is known to be bad; what went bad since the last mount is on record nowhere. */
+  readonly bad?: readonly ByteRange[]
 }
 
 export interface Examination {
@@ -74,7 +77,7 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
   }
   const { salvaged, slot } = loaded
   const { index, sequence } = salvaged
-  const offset = (superblock.slots[slot][0]?.block ?? 0) * BLOCK_SIZE
+  const offset = imageOffset(superblock, slot)
   let whole = false
   try {
     yield 'journal'
@@ -87,7 +90,7 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
     if (!options.mounted) problems.push(...checkBadMetadata(memory, superblock, index))
     const orphans = findOrphans(index.database).length
     if (orphans > 0) notices.push(`${orphans} removed files wait to be freed; a mount does it`)
-    const badFiles = findBadFiles(index)
+    const badFiles = findBadFiles(index, options.bad ?? [])
     whole = true
     judgeShutdown(problems)
     return { pair, superblock, problems, notices, salvaged, slot, orphans, badFiles }

@@ -3,11 +3,12 @@ import type { Memory, MemoryFailure } from '../../dax/memory.ts'
 import type { Index } from '../../index/index.ts'
 import { OWNER_CHECKPOINT } from '../../media/change.ts'
 import { MediaError } from '../../media/errors.ts'
-import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../../media/geometry.ts'
+import { BLOCKS_PER_UNIT } from '../../media/geometry.ts'
 import type { Superblock, SuperblockPair } from '../../media/superblock.ts'
 import { checkIndex } from './check.ts'
 import type { ExamineOptions } from './examine.ts'
 import { checkImage } from './image.ts'
+import { imageOffset } from './layout.ts'
 import { olderCheckpoints } from './older-image.ts'
 import type { Problem } from './problem.ts'
 import { isDamage, openImage, replay, type Salvaged } from './salvage.ts'
@@ -31,7 +32,7 @@ export function findIndex(
   { problems, notices }: Findings,
 ): FoundIndex | undefined {
   const { slot } = superblock.checkpoint
-  const offset = (superblock.slots[slot][0]?.block ?? 0) * BLOCK_SIZE
+  const offset = imageOffset(superblock)
   const problem = { structure: 'checkpoint', code: 'checkpoint-damaged', offset } as const
   const current = attempt(memory, superblock, options)
   if (!isDamage(current)) {
@@ -85,8 +86,7 @@ function requireSound(index: Index, superblock: Superblock): string[] {
   }
   index.close()
   const { slot } = superblock.checkpoint
-  const offset = (superblock.slots[slot][0]?.block ?? 0) * BLOCK_SIZE
-  throw new MediaError(`checkpoint slot ${slot}`, offset, messages[0]!)
+  throw new MediaError(`checkpoint slot ${slot}`, imageOffset(superblock), messages[0]!)
 }
 
 function findOlder(

@@ -11,7 +11,7 @@ import {
   type Geometry,
   metadataExtents,
 } from '../../media/geometry.ts'
-import type { BlockRange } from '../../media/superblock.ts'
+import type { BlockRange, Superblock } from '../../media/superblock.ts'
 
 export type { BlockRange }
 export { BLOCK_SIZE }
@@ -34,6 +34,25 @@ export function metadataRows(geometry: Geometry, slots: readonly BlockRange[]): 
 /** One row per unit: a failure takes one unit out of a slot, not the slot. */
 export function slotRow(block: number): ExtentRow {
   return { block, blocks: BLOCKS_PER_UNIT, owner: OWNER_CHECKPOINT, fileBlock: 0, flags: 0 }
+}
+
+/** Region offset of the index's image: that is where its rows are. */
+export function imageOffset(
+  { slots, checkpoint }: Pick<Superblock, 'slots' | 'checkpoint'>,
+  slot: 0 | 1 = checkpoint.slot,
+): number {
+  return (slots[slot][0]?.block ?? 0) * BLOCK_SIZE
+}
+
+/** The metadata that a byte of the region is part of; undefined for one of the data area. */
+export function metadataAt(
+  { geometry, slots }: Pick<Superblock, 'geometry' | 'slots'>,
+  offset: number,
+): 'superblock' | 'journal' | 'checkpoint' | undefined {
+  const at = Math.floor(offset / BLOCK_SIZE)
+  const rows = metadataRows(geometry, slots.flat())
+  const row = rows.find(({ block, blocks }) => block <= at && at < block + blocks)
+  return row && OWNER_NAMES.get(row.owner)
 }
 
 /** Sorted, with neighbours joined: two descriptions of the same blocks become equal. */

@@ -2,6 +2,12 @@
 
 /** One kind of damage can be everywhere; the first few sentences tell the story. */
 const SHOWN_PER_KIND = 100
+/** Bytes that a file has lost are told for every file, but not without end. */
+const SHOWN_LOSSES = 10_000
+
+function shownOf(kind: string): number {
+  return kind === 'extent-shared' ? SHOWN_LOSSES : SHOWN_PER_KIND
+}
 
 export interface Action {
   kind: string
@@ -15,7 +21,7 @@ export class Actions {
   add(kind: string, message: string): void {
     const count = (this.#counts.get(kind) ?? 0) + 1
     this.#counts.set(kind, count)
-    if (count <= SHOWN_PER_KIND) this.#list.push({ kind, message })
+    if (count <= shownOf(kind)) this.#list.push({ kind, message })
   }
 
   /** True when nothing was done. */
@@ -26,7 +32,7 @@ export class Actions {
   list(): Action[] {
     const all = [...this.#list]
     for (const [kind, count] of this.#counts) {
-      const rest = count - SHOWN_PER_KIND
+      const rest = count - shownOf(kind)
       if (rest > 0) all.push({ kind, message: `and ${rest} more of the kind: ${kind}` })
     }
     return all

@@ -2,8 +2,9 @@
  * Blocks that two files claim. Both files stay; the one that was changed last keeps the blocks, for
  * what is in them is likelier its own. The other one loses the range, and is told which.
  */
-import { BLOCK_SIZE } from '../../media/geometry.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../../media/geometry.ts'
 import type { BlockRange } from '../../media/superblock.ts'
+import { pathOf } from '../failure.ts'
 import type { RepairContext } from './context.ts'
 
 interface Claim {
@@ -98,28 +99,69 @@ function cutOut(
   index.rmap.remove(claim.block, claim.owner, claim.fileBlock)
   for (const part of without(claim, lost)) index.rmap.put(part)
   for (const range of lost) {
-    const winner = winners.find((other) => intersection(range, other).length > 0)
+    const winner = winners.find((other) => intersection(range, other).length > 0)!
     const fileBlock = claim.fileBlock + range.block - claim.block
     const done = lose(context, claim, fileBlock, range.blocks)
     const where = `${range.blocks * BLOCK_SIZE} bytes at ${fileBlock * BLOCK_SIZE}`
-    actions.add(
-      'extent-shared',
-      `inode ${claim.owner}: ${where} are ${done}; inode ${winner?.owner} keeps their blocks`,
-    )
+    const loser = `inode ${claim.owner}: ${where} of ${nameOf(context, claim)} are ${done}`
+    const keeper = `inode ${winner.owner} keeps their blocks for ${nameOf(context, winner)}`
+    actions.add('extent-shared', `${loser}; ${keeper}`)
   }
 }
 
+function nameOf({ index }: RepairContext, { owner }: Claim): string {
+  return pathOf(index, owner) ?? 'a file without a name'
+}
+
 /** Returns what the range is now. */
-function lose(context: RepairContext, claim: Claim, fileBlock: number, blocks: number): string {
+function lose(context: RepairContext, claim: Claim, from: number, blocks: number): string {
   if (context.overlap === 'zero') return 'zeros now'
   const { index, zeroed } = context
-  const free = index.freeSpace.from(context.geometry.dataStartBlock)
-  const range = free.find((candidate) => candidate.blocks >= blocks)
-  if (range === undefined) return 'zeros now (there is no space to quarantine them)'
-  const { block } = range
-  index.freeSpace.allocate(block, blocks)
-  index.rmap.put({ block, blocks, owner: claim.owner, fileBlock, flags: 0 })
-  index.poison.put(block, blocks)
-  zeroed.push({ block, blocks })
+  const pieces = freePieces(context, blocks)
+  if (pieces === undefined) {
+    const free = index.freeSpace.total() * BLOCK_SIZE
+    return `zeros now (only ${free} bytes are free, too few to quarantine them)`
+  }
+  let fileBlock = from
+  for (const piece of pieces) {
+    index.freeSpace.allocate(piece.block, piece.blocks)
+    index.rmap.put({ ...piece, owner: claim.owner, fileBlock, flags: 0 })
+    index.poison.put(piece.block, piece.blocks)
+    zeroed.push(piece)
+    fileBlock += piece.blocks
+  }
   return 'quarantined: reading them fails'
+}
+
+/**
+ * That many free blocks: in one piece if one is near, or else in several. Whole units are broken
+ * last, for the image that this repair writes may need them. Undefined when there are too few.
+ */
+function freePieces(context: RepairContext, blocks: number): BlockRange[] | undefined {
+  const { index, geometry } = context
+  const near = index.freeSpace.from(geometry.dataStartBlock)
+  const whole = near.find((range) => range.blocks >= blocks)
+  if (whole !== undefined) return [{ block: whole.block, blocks }]
+  const pieces: BlockRange[] = []
+  let missing = blocks
+  for (const large of [false, true]) {
+    for (const range of freeRanges(context)) {
+      if (range.blocks >= BLOCKS_PER_UNIT !== large) continue
+      const piece = { block: range.block, blocks: Math.min(range.blocks, missing) }
+      pieces.push(piece)
+      missing -= piece.blocks
+      if (missing === 0) return pieces
+    }
+  }
+  return undefined
+}
+
+function* freeRanges({ index, geometry }: RepairContext): Generator<BlockRange> {
+  for (let from = geometry.dataStartBlock; ; ) {
+    const ranges = index.freeSpace.from(from)
+    yield* ranges
+    const last = ranges.at(-1)
+    if (last === undefined) return
+    from = last.block + last.blocks
+  }
 }
