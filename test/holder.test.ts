@@ -510,7 +510,7 @@ t.test('a failure while a checkpoint is being written', { skip }, async (t) => {
   t.equal((await mount.client('sha256sum other; find d | sort | sha256sum')).stdout, before)
   await mount.unmount()
   const check = await runProgram('fsck.holdfast', ['-n', '-f', mount.region])
-  t.match([0, 4], new Set([check.status]), check.stdout)
+  t.ok([0, 4].includes(check.status ?? -1), `fsck: exit ${check.status}: ${check.stdout}`)
   const next = await mount.mountAgain()
   t.equal((await next.client('sha256sum other; find d | sort | sha256sum')).stdout, before)
   await next.unmount()

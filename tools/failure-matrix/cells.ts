@@ -201,7 +201,10 @@ export function differences(wanted: Outcome, found: Outcome): string[] {
     .map((field) => `${field}: expected ${wanted[field]}, found ${found[field]}`)
 }
 
-/** A slice that meets every block and every operation; hwpoison has the cells of soft. */
+/**
+ * A slice with every operation, and every block failing softly and by a fault. hwpoison has the
+ * cells of soft, but for the backup superblock: the device would have a failed end until it boots.
+ */
 export function quickCells(methods: readonly Method[] = ['soft', 'sigbus']): Cell[] {
   const cells: Cell[] = OPERATIONS.map((operation) => ({
     block: 'data of an open file',
@@ -227,6 +230,10 @@ export function quickCells(methods: readonly Method[] = ['soft', 'sigbus']): Cel
   cells.push({ block: 'checkpoint, current', operation: 'write', method: 'soft' })
   const soft = cells.filter(({ method }) => method === 'soft')
   const poison = soft.map((cell): Cell => ({ ...cell, method: 'hwpoison' }))
+  cells.push({ block: 'superblock, primary', operation: 'rename', method: 'sigbus' })
+  cells.push({ block: 'superblock, backup', operation: 'rename', method: 'soft' })
+  cells.push({ block: 'journal, active', operation: 'checkpoint', method: 'sigbus' })
+  cells.push({ block: 'checkpoint, current', operation: 'checkpoint', method: 'sigbus' })
   return [...cells, ...poison].filter(({ method }) => methods.includes(method))
 }
 

@@ -18,12 +18,12 @@ import {
   type Outcome,
   quickCells,
 } from './cells.ts'
-import { printMatrix } from './print.ts'
+import { printMatrix, Report } from './print.ts'
 import { isDeviceDax } from './region.ts'
 import { scratchDirectory } from './scratch.ts'
 
 const HELP = `usage: node tools/failure-matrix.mjs [OPTION…]
-  --quick            a slice: every block, every operation, about half a minute
+  --quick            a slice: every block, every operation, about a minute
   --method NAME      ${METHODS.join(', ')}; may be given several times. Default: soft and sigbus,
                      and on a --region that is device-dax hwpoison, too: the kernel itself fails
                      the pages, and takes them for failed until it boots again
@@ -60,48 +60,48 @@ export async function main(args: readonly string[]): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => process.exit(1))
   }
-  const played: Played[] = []
   const directory = scratchDirectory(options.directory, 'holdfast-matrix')
-  const tell = (one: Played) => {
-    played.push(one)
-    const { block, operation, method } = one.cell
-    const verdict = one.differences.length === 0 ? 'ok' : 'FAILED'
-    const counter = `${String(played.length).padStart(3)}/${options.cells.length}`
-    process.stderr.write(`${counter} ${verdict.padEnd(6)} ${method}: ${block}, ${operation}\n`)
-    for (const line of one.differences) process.stderr.write(`            ${line}\n`)
-  }
-  await playShared(options, directory, tell)
-  await playAlone(options, directory, tell)
+  const report = new Report(options.cells.length)
+  await playShared(options, directory, report)
+  await playAlone(options, directory, report)
+  const { played } = report
   process.stdout.write(
     options.json ? `${JSON.stringify(played, null, 2)}\n` : `${printMatrix(played)}\n`,
   )
   return played.every((one) => one.differences.length === 0) ? 0 : 1
 }
 
-/** Cells that a mount survives share one. */
+/** Cells that a mount survives share one, and the answer to what the next mount needs. */
 async function playShared(
   { cells, region }: Options,
   directory: string,
-  tell: (played: Played) => void,
+  report: Report,
 ): Promise<void> {
   const shared = cells.filter((cell) => !needsFreshMount(cell))
   if (shared.length === 0) return
   const stage = await Stage.open(directory, SIZE, region)
   const found: [Cell, Outcome][] = []
-  for (const cell of shared) found.push([cell, await play(stage, cell)])
+  for (const cell of shared) {
+    const outcome = await play(stage, cell)
+    found.push([cell, outcome])
+    report.progress(compare(cell, { ...outcome, next: expected(cell).next }))
+  }
   const next = await stage.close()
-  for (const [cell, outcome] of found) tell(compare(cell, { ...outcome, next }))
+  const compared = found.map(([cell, outcome]) => compare(cell, { ...outcome, next }))
+  report.nextMount(compared)
 }
 
 async function playAlone(
   { cells, region }: Options,
   directory: string,
-  tell: (played: Played) => void,
+  report: Report,
 ): Promise<void> {
   for (const cell of cells.filter(needsFreshMount)) {
     const stage = await Stage.open(directory, SIZE, region)
     const outcome = await play(stage, cell)
-    tell(compare(cell, { ...outcome, next: await stage.close() }))
+    const one = compare(cell, { ...outcome, next: await stage.close() })
+    report.progress(one)
+    report.played.push(one)
   }
 }
 
