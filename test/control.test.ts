@@ -1,6 +1,6 @@
 /** The control socket: lines, garbage, methods, events, and how a target is found. */
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
-import { createConnection, type Socket } from 'node:net'
+import { createConnection, Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -201,6 +201,26 @@ t.test('methods and errors', async (t) => {
   const frozen = client.call('freeze', {}).then(() => order.push('freeze'))
   await Promise.all([frozen, client.call('status', {}).then(() => order.push('status'))])
   t.same(order, ['status', 'freeze'], 'a slow request holds up no other')
+})
+
+t.test('the socket is nobody else’s from the moment it is there', async (t) => {
+  const before = process.umask(0)
+  const listen = Server.prototype.listen
+  const modes: number[] = []
+  Server.prototype.listen = function (this: Server, ...args: unknown[]) {
+    const result = Reflect.apply(listen, this, args) as Server
+    // Bound by now, and nobody had a turn in between.
+    modes.push(statSync(String(args[0])).mode & 0o777)
+    return result
+  } as typeof listen
+  try {
+    await serve(t)
+    t.same(modes, [0o600])
+    t.equal(process.umask(), 0, 'what else is made is not touched')
+  } finally {
+    Server.prototype.listen = listen
+    process.umask(before)
+  }
 })
 
 t.test('garbage is answered, logged once, and harms nobody', async (t) => {

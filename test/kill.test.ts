@@ -4,18 +4,26 @@
  */
 import {
   appendFileSync,
+  closeSync,
   existsSync,
   mkdirSync,
+  openSync,
   readFileSync,
+  rmSync,
   truncateSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { openByName } from '../src/bus/open.ts'
+import { BLOCK_SIZE } from '../src/media/geometry.ts'
+import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
 import { Clients, verify } from './kill/clients.ts'
 import { inNamespace } from './kill/namespace.ts'
 import { type End, type Moment, planRound } from './kill/plan.ts'
+import { fsckRegion } from './kill/round.ts'
 import type { SliceReport } from './kill/slice.ts'
 import {
   cannotMount,
@@ -24,6 +32,7 @@ import {
   notRoot,
   ROOT,
   run,
+  runProgram,
   scratch,
   sleep,
 } from './support/mounts.ts'
@@ -84,6 +93,28 @@ t.test('rounds: every moment with every end, and the same again for a seed', asy
     seen.add(`${plan.moment} ${plan.end}`)
   }
   t.equal(seen.size, 15, [...seen].join(', '))
+})
+
+t.test('fsck forgives one copy of the superblock after a blow, and nothing else', async (t) => {
+  const region = join(scratch(), 'region')
+  t.equal((await runProgram('mkfs.holdfast', ['--size', '32M', region])).status, 0)
+  const options = ['-n', '-f']
+  t.same(await fsckRegion(region, options, false), [])
+  const spoil = (offset: number) => {
+    const fd = openSync(region, 'r+')
+    writeSync(fd, Buffer.alloc(64, 0x5a), 0, 64, offset)
+    closeSync(fd)
+  }
+  spoil(0)
+  t.same(await fsckRegion(region, options, true), [], 'the other copy serves')
+  t.match(await fsckRegion(region, options, false), [/exit 4: .*superblock-damaged/s])
+  const device = openByName(region, { readOnly: true })
+  const { slots } = requireSuperblock(readSuperblocks(device.memory))
+  device.close()
+  spoil(slots[0][0]!.block * BLOCK_SIZE + 8192)
+  t.match(await fsckRegion(region, options, true), [/exit 4: .*checkpoint-damaged/s])
+  rmSync(region)
+  t.match(await fsckRegion(region, options, true), [/exit 8/], 'what it cannot look at')
 })
 
 t.test('the verifier finds what is lost', { skip: lacks('python3') }, async (t) => {

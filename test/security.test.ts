@@ -96,6 +96,28 @@ t.test('another user', { skip }, async (t) => {
     t.equal((await mount.status()).state, 'mounted')
   })
 
+  await t.test('is hung up on where the mode of the socket does not stop him', async (t) => {
+    const python = `import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+try:
+    s.sendall(b'{"id":1,"method":"status"}\\n{"id":2,"method":"shutdown","params":{"reason":"x"}}\\n')
+    answer = s.recv(9)
+except (BrokenPipeError, ConnectionResetError):
+    answer = b""
+print("answer", answer)`
+    chmodSync(socket, 0o666)
+    try {
+      t.match(await asNobody(['python3', '-c', python, socket]), { stdout: "answer b''\n" })
+      const own = await runClient(['python3', '-c', python.replace('shutdown', 'none'), socket])
+      t.match(own, { stdout: /answer b'\{/ }, 'its owner is answered')
+    } finally {
+      chmodSync(socket, 0o600)
+    }
+    t.match(mount.logText(), `control socket: refused user ${NOBODY}`)
+    t.equal((await mount.status()).state, 'mounted')
+  })
+
   await t.test('cannot mount over it, nor claim or check its region', async (t) => {
     const theirs = join(scratch(), 'theirs')
     mkdirSync(theirs)

@@ -54,6 +54,7 @@ t.test('growth is found, and noise is not growth', async (t) => {
   t.match(judge(hour((part) => ({ threads: part < 0.5 ? 11 : 12 }))), [/threads/])
   t.match(judge(hour((part) => ({ freeBlocks: part < 0.5 ? 60_000 : 59_999 }))), [/free blocks/])
   t.match(judge(hour((part) => ({ rmapRows: part < 0.7 ? 6 : 7 }))), [/reverse map/])
+  t.match(judge(hour((part) => ({ inodes: part < 0.9 ? 4 : 5 }))), [/^inodes: 4 .* 5/])
   t.match(judge(hour((part) => ({ image: 150_000 + 9e6 * part }))), [/^image/])
   t.match(
     judge(hour((part) => ({ memory: part < 0.2 ? 30 * 2 ** 20 : 40 * 2 ** 20 }))),

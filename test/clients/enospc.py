@@ -10,7 +10,7 @@ import time
 from telling import fallocate, open_for, outcome, possible, tell
 
 FICLONE = 0x40049409
-KEEP_SIZE, PUNCH_HOLE = 1, 2
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 BLOCK = 4096
 MIB = 1 << 20
 
@@ -122,6 +122,65 @@ def data_refused():
     refused([("a clone, which there is none", lambda: open_for("sparse", clone))], ("EOPNOTSUPP", "ENOTSUP"))
 
 
+def too_large():
+    """1 MiB is left, and each of these needs 2: refused, or done up to a block that is told."""
+    refused(
+        [
+            ("2 MiB of a hole, by fallocate", lambda: open_for("sparse", lambda fd: fallocate(fd, 0, MIB, 2 * MIB))),
+            ("2 MiB of a hole, zeroed", lambda: open_for("sparse", lambda fd: fallocate(fd, ZERO_RANGE, MIB, 2 * MIB))),
+            ("2 MiB behind the end", lambda: open_for("whole", lambda fd: fallocate(fd, KEEP_SIZE, MIB, 2 * MIB))),
+            ("growing by 2 MiB, by fallocate", lambda: open_for("whole", lambda fd: fallocate(fd, 0, 4 * BLOCK, 2 * MIB))),
+        ]
+    )
+    # Not even the first request of the kernel, which is of 1 MiB, fits as a whole.
+    spread("more", 10 * BLOCK)
+    new = os.urandom(2 * MIB)
+    with open("fill", "rb") as file:
+        old = file.read(2 * MIB)
+
+    def copy(fd):
+        with open("fill", "rb") as source:
+            return os.copy_file_range(source.fileno(), fd, 2 * MIB, 0, MIB)
+
+    def cut(path, size):
+        return lambda: os.truncate(path, size)
+
+    def punch():
+        open_for("sparse", lambda fd: fallocate(fd, KEEP_SIZE | PUNCH_HOLE, MIB, 2 * MIB))
+
+    appending = os.O_WRONLY | os.O_APPEND
+    direct = os.O_RDWR | os.O_DIRECT
+    aligned = mmap.mmap(-1, 2 * MIB)
+    aligned[:] = new
+    in_part("a write of 2 MiB into a hole", "sparse", MIB, new, lambda fd: os.pwrite(fd, new, MIB), undo=punch)
+    in_part("the same, direct", "sparse", MIB, new, lambda fd: os.pwrite(fd, aligned, MIB), direct, undo=punch)
+    in_part("2 MiB copied into a hole", "sparse", MIB, old, copy, undo=punch)
+    in_part("2 MiB appended", "whole", 4 * BLOCK, new, lambda fd: os.write(fd, new), appending, cut("whole", 4 * BLOCK))
+    in_part("2 MiB copied to the end", "long", MIB, old, copy, undo=cut("long", 64 * BLOCK))
+
+
+def in_part(what, path, start, new, body, flags=os.O_RDWR, undo=None):
+    """The first blocks of the new bytes are there, whole, and nothing of the rest."""
+    before, space, done = picture(), free(), 0
+    with open(path, "rb") as file:
+        old = file.read()
+    try:
+        done = open_for(path, body, flags)
+        tell(f"{what} does not fit", 0 < done < len(new) and done % BLOCK == 0, done)
+    except OSError as error:
+        tell(f"{what} does not fit", error.errno == errno.ENOSPC, error)
+    used = (space - free()) * BLOCK
+    tell(f"{what}: what is used is what was told", used == done, f"{used} used, {done} told")
+    right = old[:start].ljust(start, b"\0") + new[:done] + old[start + done :] if done > 0 else old
+    with open(path, "rb") as file:
+        tell(f"{what}: these bytes and no others are there", file.read() == right, f"{done} bytes")
+    changed = [path for path, _, _ in changes(before, picture())]
+    tell(f"{what}: nothing else has changed", changed in ([], [f"./{path}"]), changed)
+    undo()
+    left = changes(before, picture())
+    tell(f"{what}: undone, all is as before", left == [] and free() == space, left)
+
+
 def data_possible():
     def overwrite(fd):
         os.pwrite(fd, b"O" * (2 * BLOCK), BLOCK // 2)
@@ -171,6 +230,8 @@ def data(left):
     fill("fill", left)
     if left == 0:
         data_refused()
+    else:
+        too_large()
     data_possible()
     before = free()
     spread("again", BLOCK)

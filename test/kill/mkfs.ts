@@ -5,11 +5,11 @@
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Random } from '../crash/random.ts'
-import { type MountedRegion, runProgram } from '../support/mounts.ts'
+import type { MountedRegion } from '../support/mounts.ts'
 import { Clients, verify } from './clients.ts'
 import type { Host } from './host.ts'
 import { type RoundPlan, soon } from './plan.ts'
-import type { RoundResult } from './round.ts'
+import { fsckRegion, type RoundResult } from './round.ts'
 
 /** Files of the old filesystem: so many operations made them. */
 const OPERATIONS = 150
@@ -91,16 +91,17 @@ export class FormatRounds {
   /** What is in the region now. */
   async #look(plan: RoundPlan, struck: boolean, problems: string[]): Promise<void> {
     const { small } = this.#host
-    const check = await runProgram('fsck.holdfast', ['-n', '-f', small])
-    if (check.status === null || check.status > 8) problems.push(`fsck: ${check.stderr}`)
+    const against = await fsckRegion(small, ['-n', '-f'], struck)
     let mount: MountedRegion
     try {
       mount = await this.#host.mount(small, plan.mode)
     } catch (error) {
-      const none = struck && check.status !== 0 && /superblock|no holdfast/.test(`${error}`)
+      const none = struck && against.length > 0 && /superblock|no holdfast/.test(`${error}`)
       if (!none) problems.push(`neither old nor new: ${(error as Error).message}`)
       return
     }
+    // What can be mounted is whole.
+    problems.push(...against)
     const { uuid } = await mount.status()
     if (uuid === this.#uuid && struck) await this.#verify(mount, [], problems)
     else {

@@ -1,4 +1,6 @@
 /** A round in which fsck.holdfast --repair is killed, over and over, and then runs to its end. */
+import { closeSync, fstatSync, fsyncSync, openSync, writeSync } from 'node:fs'
+import { BLOCK_SIZE } from '../../src/media/geometry.ts'
 import { Random } from '../crash/random.ts'
 import { runProgram, sleep } from '../support/mounts.ts'
 import { type RoundPlan, soon } from './plan.ts'
@@ -9,6 +11,9 @@ const KILLS = 3
 /** From the start of fsck to its end, and from its first store. */
 const REPAIR_MS = 800
 const CHANGE_MS = 20
+/** What is spoiled of a superblock, and where: its fields are in the beginning. */
+const LINE = 64
+const SPOILED = 256
 
 export async function killRepairs(rounds: Rounds, plan: RoundPlan): Promise<RoundResult> {
   const { host } = rounds
@@ -27,6 +32,8 @@ export async function killRepairs(rounds: Rounds, plan: RoundPlan): Promise<Roun
   const injected = await runProgram('holdfast', hit)
   if (injected.status !== 0) problems.push(`inject: ${injected.stderr}`)
   await mount.unmount()
+  // A copy that fsck has to make anew from the other one, of which it may have only this one.
+  if (structure !== 'superblock') spoilSuperblock(host.region, random)
   let kills = 0
   for (let tries = KILLS; tries > 0; tries--) {
     // One that was not killed in time leaves nothing to repair.
@@ -47,4 +54,12 @@ export async function killRepairs(rounds: Rounds, plan: RoundPlan): Promise<Roun
   const all = { promise: 'all', logs: clients.logs, names } as const
   const result = await rounds.finish(plan, all, problems)
   return { ...result, kills: result.kills + kills }
+}
+
+function spoilSuperblock(region: string, random: Random): void {
+  const fd = openSync(region, 'r+')
+  const start = random.chance(0.5) ? 0 : fstatSync(fd).size - BLOCK_SIZE
+  writeSync(fd, Buffer.alloc(LINE, 0x5a), 0, LINE, start + random.below(SPOILED / LINE) * LINE)
+  fsyncSync(fd)
+  closeSync(fd)
 }

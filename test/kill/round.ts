@@ -6,7 +6,7 @@ import { existsSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { ControlClient } from '../../src/control/client.ts'
 import { mixSeeds, Random } from '../crash/random.ts'
-import { type MountedRegion, runProgram, sleep } from '../support/mounts.ts'
+import { type MountedRegion, type Outcome, runProgram, sleep } from '../support/mounts.ts'
 import { Clients, type Findings, verify } from './clients.ts'
 import type { Host } from './host.ts'
 import { type RoundPlan, soon } from './plan.ts'
@@ -144,20 +144,32 @@ export class Rounds {
     return { ...found, problems, kills: this.#kills }
   }
 
-  /** A superblock copy that was being written may be torn: the other one serves. */
-  async fsck(options: readonly string[], torn: boolean): Promise<string[]> {
-    const args = [...options, '--json', this.host.region]
-    const outcome = await runProgram('fsck.holdfast', args)
-    if (outcome.status === 0) return []
-    const report = tryParse(outcome.stdout)
-    const found = report?.problems ?? []
-    const allowed = torn && found.length === 1 && found[0]!.structure === 'superblock'
-    if (allowed) return []
-    return [`fsck ${options.join(' ')}: exit ${outcome.status}: ${outcome.stdout}${outcome.stderr}`]
+  fsck(options: readonly string[], torn: boolean): Promise<string[]> {
+    return fsckRegion(this.host.region, options, torn)
   }
 }
 
-function tryParse(text: string): { problems: { structure: string }[] } | undefined {
+/**
+ * What fsck has to say against a region. A superblock copy that was being written may be torn: the
+ * other one serves.
+ */
+export async function fsckRegion(
+  region: string,
+  options: readonly string[],
+  torn: boolean,
+): Promise<string[]> {
+  const outcome = await runProgram('fsck.holdfast', [...options, '--json', region])
+  return judgeFsck(outcome, torn).map((why) => `fsck ${options.join(' ')}: ${why}`)
+}
+
+export function judgeFsck({ status, stdout, stderr }: Outcome, torn: boolean): string[] {
+  if (status === 0) return []
+  const found = tryParse(stdout)?.problems ?? []
+  if (torn && found.length === 1 && found[0]!.code === 'superblock-damaged') return []
+  return [`exit ${status}: ${stdout}${stderr}`]
+}
+
+function tryParse(text: string): { problems: { code: string }[] } | undefined {
   try {
     return JSON.parse(text)
   } catch {
