@@ -17,6 +17,8 @@ const SLICE = [
   'no-record-crc',
   'no-superblock-msync',
   'two-records',
+  'added-before-data',
+  'hole-in-records',
   'no-zeros-when-growing',
   'slot-before-units',
   'no-slot-msync',

@@ -36,6 +36,11 @@ export class SimulatedMemory implements Memory {
    * in the middle of it. If it throws, the lines stay unflushed.
    */
   onPersist: ((point: number, memory: SimulatedMemory) => void) | undefined
+  /**
+   * Called in the middle of each store that is no persist point, when half of it is there: whoever
+   * kills the program now leaves that and every store before it.
+   */
+  onStore: ((memory: SimulatedMemory) => void) | undefined
   readonly #image: Buffer
   /** Line number → what it holds if power fails now. */
   readonly #unflushed = new Map<number, Persistent>()
@@ -77,8 +82,10 @@ export class SimulatedMemory implements Memory {
 
   move(from: number, to: number, length: number): void {
     this.probe(from, length)
+    // They may overlap, and are stored in two halves.
+    const bytes = Uint8Array.from(this.#image.subarray(from, from + length))
     this.#store(to, length, (count) => {
-      this.#image.copyWithin(to, from, from + count)
+      this.#image.set(bytes.subarray(0, count), to)
     })
   }
 
@@ -181,6 +188,7 @@ export class SimulatedMemory implements Memory {
 
   #forget(): void {
     this.onPersist = undefined
+    this.onStore = undefined
     this.persistPoints = 0
     this.#unflushed.clear()
     this.#poisoned.remove(0, this.size)
@@ -217,6 +225,11 @@ export class SimulatedMemory implements Memory {
     // Nobody can look between such a store and its persist point: no need to keep the old content.
     if (visible) this.#rememberLines(offset, count)
     this.#touch(offset, count)
+    if (!this.durableStores && this.onStore !== undefined) {
+      const half = Math.floor((offset + count / 2) / WORD) * WORD - offset
+      put(Math.max(0, half))
+      this.onStore(this)
+    }
     put(count)
     if (bad !== -1) throw new MemoryFailure(bad)
     if (!this.durableStores) return

@@ -14,6 +14,8 @@ export interface Effort {
   readonly torn: number
   /** How often a point between persist points is looked at. */
   readonly between: number
+  /** How often a store is looked at that is no persist point: on plain files every one. */
+  readonly stores: number
   /** How often a crash is followed by one during recovery. */
   readonly nested: number
 }
@@ -63,11 +65,14 @@ export class CrashPoints {
     this.#originOf = originOf
   }
 
-  /** From now on the persist points of this memory are looked at. */
+  /** From now on the persist points of this memory are looked at, and some of its stores. */
   listen(memory: SimulatedMemory): void {
     this.#memory = memory
     this.#memories++
     memory.onPersist = () => this.look()
+    memory.onStore = () => {
+      if (this.random.chance(this.#effort.stores)) this.look()
+    }
   }
 
   /** What a crash may lead to is in this history from now on. */

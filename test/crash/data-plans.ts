@@ -1,6 +1,7 @@
 /** The operations on the bytes and the shape of files. */
 import { COPY_PIECE } from '../../src/fs/file-space.ts'
 import { BLOCK, type Draft, emptyNode, type Node, type State } from './model.ts'
+import { FREES_ONE_BY_ONE } from './narrow.ts'
 import type { Kind } from './operations.ts'
 import type { Plan, Planner } from './plans.ts'
 import type { Random } from './random.ts'
@@ -88,7 +89,7 @@ function truncate(world: World, random: Random): Plan | undefined {
   const size = random.pick([0, random.below(node.size + 1), node.size + random.below(9000)])
   return {
     text: `truncate node ${id} from ${node.size} to ${size}`,
-    steps: [world.state.change((draft) => draft.resize(id, size))],
+    steps: [world.state.change((draft) => draft.truncate(id, size))],
     run: () => world.fs.setattr(world.inode(id), { size }, caller),
   }
 }
@@ -123,8 +124,21 @@ function growTo(node: Node, { offset, length }: Range): (draft: Draft) => void {
   }
 }
 
-function clearing(node: Node, { offset, length }: Range): (draft: Draft) => void {
-  return (draft) => draft.clear(node.id, offset, offset + length)
+/** All at once; where one record frees one extent only, first the edges, then block by block. */
+function clearing({ id }: Node, { offset, length }: Range): ((draft: Draft) => void)[] {
+  const end = offset + length
+  const whole = (draft: Draft) => draft.clear(id, offset, end)
+  if (!FREES_ONE_BY_ONE) return [whole]
+  const first = Math.ceil(offset / BLOCK)
+  const last = Math.floor(end / BLOCK)
+  const edges = (draft: Draft) => {
+    draft.clear(id, offset, Math.min(end, first * BLOCK))
+    if (first <= last) draft.clear(id, last * BLOCK, end)
+  }
+  const blocks = Array.from({ length: Math.max(0, last - first) }, (_, index) => {
+    return (draft: Draft) => draft.clear(id, (last - 1 - index) * BLOCK, end)
+  })
+  return [edges, ...blocks, whole]
 }
 
 function copy(world: World, random: Random): Plan | undefined {
@@ -264,10 +278,10 @@ export const dataPlans: Partial<Record<Kind, Planner>> = {
       },
     ]),
   punch: (world, random) =>
-    fallocate(world, random, FALLOC_PUNCH, (node, range) => [clearing(node, range)]),
+    fallocate(world, random, FALLOC_PUNCH, (node, range) => clearing(node, range)),
   zero: (world, random) =>
     fallocate(world, random, FALLOC_ZERO, (node, range) => [
-      clearing(node, range),
+      ...clearing(node, range),
       growTo(node, range),
     ]),
 }

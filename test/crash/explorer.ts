@@ -4,6 +4,7 @@ import { SimulatedMemory } from '../../src/dax/simulated-memory.ts'
 import { FsError } from '../../src/fs/errors.ts'
 import { type Captured, CrashPoints, type Effort } from './crash-points.ts'
 import { type Candidates, History } from './history.ts'
+import { asLaidOut, layoutDifference } from './layout.ts'
 import { State } from './model.ts'
 import { abandon, mountMemory, Plug, rebooted } from './mounting.ts'
 import type { Operation, Sequence } from './operations.ts'
@@ -16,7 +17,7 @@ import { World } from './world.ts'
 
 const REGION = 32 * 1024 * 1024
 
-export const NORMAL: Effort = { torn: 1, between: 0.2, nested: 0.1 }
+export const NORMAL: Effort = { torn: 1, between: 0.2, stores: 0.15, nested: 0.1 }
 
 export interface Outcome {
   readonly images: number
@@ -86,6 +87,7 @@ class Run {
 
   stop(): void {
     this.#memory.onPersist = undefined
+    this.#memory.onStore = undefined
     this.#plug.pull()
     abandon(this.#world.fs)
   }
@@ -225,7 +227,8 @@ class Run {
   #mount(candidates: Candidates): void {
     this.#plug = new Plug(this.#memory, unfencedStores(REGION))
     const fs = mountMemory(this.#plug)
-    const { state, tree } = compare(survey(fs), candidates, this.#originOf)
+    const { state: found, tree } = compare(survey(fs), candidates, this.#originOf)
+    const state = asLaidOut(fs, found, tree)
     this.#world.remounted(fs, state, tree)
     this.#done([state])
     const problems = checkMounted(fs)
@@ -238,8 +241,11 @@ class Run {
   }
 
   #requireAlive(): void {
-    const { shutdown } = this.#world.fs.volume
+    const { fs, state, inodes } = this.#world
+    const { shutdown } = fs.volume
     if (shutdown !== undefined) throw new Violation(`it shut down by itself: ${shutdown.reason}`)
+    const difference = layoutDifference(fs, state, inodes)
+    if (difference !== undefined) throw new Violation(difference)
   }
 }
 

@@ -27,6 +27,11 @@ export interface Node {
   xattrs: Map<string, string>
   /** File blocks that lie on failed memory. */
   poisoned: Set<number>
+  /**
+   * File block → which filling of it this is; none while it is a hole or preallocated. As long as
+   * it is the same in two states, what is written between them is stored in place.
+   */
+  generations: Map<number, number>
 }
 
 export const ROOT = 1
@@ -146,7 +151,20 @@ export function emptyNode(id: number, type: NodeType, mode: number): Node {
     entries: new Map(),
     xattrs: new Map(),
     poisoned: new Set(),
+    generations: new Map(),
   }
+}
+
+let lastGeneration = 0
+
+/** One that no block had before. */
+export function newGeneration(): number {
+  return ++lastGeneration
+}
+
+/** File blocks that the bytes [from, to) lie in. */
+export function* blocksOf(from: number, to: number): Generator<number> {
+  for (let block = Math.floor(from / BLOCK); block * BLOCK < to; block++) yield block
 }
 
 /** A state being made from another. */
@@ -176,6 +194,7 @@ export class Draft {
       entries: new Map(node.entries),
       xattrs: new Map(node.xattrs),
       poisoned: new Set(node.poisoned),
+      generations: new Map(node.generations),
     }
     this.#own.add(id)
     this.#nodes.set(id, copy)
@@ -222,8 +241,20 @@ export class Draft {
     node.mtime = undefined
     for (const block of [...node.poisoned]) {
       const whole = offset <= block * BLOCK && (end >= (block + 1) * BLOCK || end >= node.size)
-      if (whole) node.poisoned.delete(block)
+      if (!whole) continue
+      // Healed: the file moves onto another block.
+      node.poisoned.delete(block)
+      node.generations.delete(block)
     }
+    for (const block of blocksOf(offset, end)) {
+      if (!node.generations.has(block)) node.generations.set(block, newGeneration())
+    }
+  }
+
+  /** Nothing is kept behind the new end, not even what a crash in the middle of another left. */
+  truncate(id: number, size: number): void {
+    this.resize(id, size)
+    forget(this.node(id), Math.ceil(size / BLOCK), Number.POSITIVE_INFINITY)
   }
 
   resize(id: number, size: number): void {
@@ -233,7 +264,11 @@ export class Draft {
       node.bytes.copy(grown)
       node.bytes = grown
     }
+    const [less, more] = [Math.min(size, node.size), Math.max(size, node.size)]
     if (size > node.size) node.bytes.fill(0, node.size, size)
+    // What a growing file leaves out reads zeros; zeros in a part of a block are stored in place.
+    const last = size < node.size ? Number.POSITIVE_INFINITY : Math.floor(more / BLOCK)
+    forget(node, Math.ceil(less / BLOCK), last)
     node.size = size
     node.mtime = undefined
     for (const block of [...node.poisoned]) {
@@ -246,9 +281,21 @@ export class Draft {
     const node = this.node(id)
     node.bytes.fill(0, Math.min(from, node.bytes.length), Math.min(to, node.bytes.length))
     node.mtime = undefined
+    forget(
+      node,
+      Math.ceil(from / BLOCK),
+      Math.floor((to >= node.size ? to + BLOCK - 1 : to) / BLOCK),
+    )
     for (const block of [...node.poisoned]) {
       const end = Math.min((block + 1) * BLOCK, node.size)
       if (from <= block * BLOCK && end <= to) node.poisoned.delete(block)
     }
+  }
+}
+
+/** These blocks, from `first` to before `last`, are holes or preallocated from now on. */
+function forget({ generations }: Node, first: number, last: number): void {
+  for (const block of [...generations.keys()]) {
+    if (first <= block && block < last) generations.delete(block)
   }
 }

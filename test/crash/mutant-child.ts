@@ -10,10 +10,10 @@ if ('sequence' in task) {
   for (const line of outcome.trace) process.stdout.write(`${line}\n`)
   process.stdout.write(`${outcome.failure ?? 'all as promised'}\n`)
 } else {
-  const { mode, flavour, seed, images, seconds } = task.campaign
+  const { mode, flavour, seed, images, seconds, least = 0 } = task.campaign
   const totals = { sequences: 0, images: 0 }
   const end = Date.now() + seconds * 1000
-  const goOn = () => totals.images < images && Date.now() < end
+  const goOn = () => totals.images < images && (Date.now() < end || totals.images < least)
   const finding = await campaign({ seed, modes: [mode], flavour, goOn }, totals)
   const { message, sequence } = finding ?? {}
   const result = { images: totals.images, failure: message, sequence: sequence?.seed }

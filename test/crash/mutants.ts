@@ -35,6 +35,16 @@ const SLOTS = 'src/fs/image-slots.ts'
 const FLUSH_DATA = '    await this.#memory.flushAsync(0, this.#regionSize)\n'
 const FLUSH_MARK = '    await this.#memory.flushAsync(offset, RECORD_HEADER_SIZE)\n'
 const WRITE_MARK = '    const offset = this.#appendMark(sequence, 0)\n'
+const EXTEND =
+  'return volume.withSpace(() =>\n    volume.transact((transaction) => extend(volume, transaction, inode, offset, from, length)),\n  )'
+/** What is to be filled when its record is there. */
+const LATE = [
+  ['export function write(', 'const late: (() => void)[] = []\nexport function write('],
+  [
+    EXTEND,
+    `${EXTEND.replace('return', 'const done =')}\n  for (const fill of late.splice(0)) fill()\n  return done`,
+  ],
+] as const
 const WRITE_IMAGE = 'this.#memory.write(piece.offset, work.image, piece.at, piece.length)'
 
 export const MUTANTS: readonly Mutant[] = [
@@ -291,6 +301,44 @@ export const MUTANTS: readonly Mutant[] = [
       [
         'if (transaction.changes.length > 0) this.journal.append(transaction.changes, { freesSpace })',
         'if (transaction.changes.length > 1) this.journal.append(transaction.changes.slice(0, 1), { freesSpace })\n      if (transaction.changes.length > 0) this.journal.append(transaction.changes.slice(transaction.changes.length > 1 ? 1 : 0), { freesSpace })',
+      ],
+    ],
+  },
+  {
+    name: 'written-before-data',
+    what: 'preallocated blocks are recorded as written before their bytes are stored',
+    mode: 'cacheline',
+    file: WRITE,
+    replacements: [
+      ...LATE,
+      [
+        '  fillBlocks(volume, extent.block, extent.fileBlock, at, source, length)\n',
+        '  const { block, fileBlock } = extent\n  late.push(() => fillBlocks(volume, block, fileBlock, at, source, length))\n',
+      ],
+    ],
+  },
+  {
+    name: 'added-before-data',
+    what: 'new blocks are recorded before their bytes are stored, and the daemon is killed between',
+    mode: 'page',
+    file: WRITE,
+    replacements: [
+      ...LATE,
+      [
+        '  fillBlocks(volume, extent.block, extent.fileBlock, at, source, bytes)\n',
+        '  const { block } = extent\n  late.push(() => fillBlocks(volume, block, fileBlock, at, source, bytes))\n',
+      ],
+    ],
+  },
+  {
+    name: 'hole-in-records',
+    what: 'a write into a hole is a record for each block',
+    mode: 'cacheline',
+    file: WRITE,
+    replacements: [
+      [
+        '  const from = { bytes: source, at: sourceOffset }\n',
+        '  const piece = BLOCK_SIZE - (offset % BLOCK_SIZE)\n  if (offset + length <= inode.row.size && length > piece) {\n    write(volume, inode, offset, source, sourceOffset, piece)\n    write(volume, inode, offset + piece, source, sourceOffset + piece, length - piece)\n    return length\n  }\n  const from = { bytes: source, at: sourceOffset }\n',
       ],
     ],
   },

@@ -129,6 +129,8 @@ export interface CampaignLimits {
   readonly seed: number
   readonly images: number
   readonly seconds: number
+  /** So many images are made even when it takes longer. */
+  readonly least?: number
 }
 
 /** What a campaign in a child came to. */

@@ -6,10 +6,12 @@ import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import type { Edit } from './mutation.ts'
 
+const ONE_REMOVAL = 'const REMOVALS_MAX = 1'
+
 export const NARROW: readonly Edit[] = [
   {
     file: 'src/fs/file-blocks.ts',
-    replacements: [['const REMOVALS_MAX = 512', 'const REMOVALS_MAX = 1']],
+    replacements: [['const REMOVALS_MAX = 512', ONE_REMOVAL]],
   },
   {
     file: 'src/fs/file-space.ts',
@@ -33,6 +35,9 @@ export const NARROW: readonly Edit[] = [
 
 /** This process runs with them. */
 export const isNarrow = process.env.HOLDFAST_EDITS === JSON.stringify(NARROW)
+
+/** ... or a mutant of them: a punch is a record for each extent. */
+export const FREES_ONE_BY_ONE = process.env.HOLDFAST_EDITS?.includes(ONE_REMOVAL) ?? false
 
 /** The same command in a process whose sources have these limits. Returns its exit code. */
 export function rerunNarrow(args: readonly string[]): Promise<number> {

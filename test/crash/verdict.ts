@@ -10,7 +10,7 @@ import type { Problem } from '../../src/fs/check/problem.ts'
 import { ENOSPC, FsError } from '../../src/fs/errors.ts'
 import type { Filesystem } from '../../src/fs/filesystem.ts'
 import type { Candidates } from './history.ts'
-import { BLOCK, type Node, type State } from './model.ts'
+import { BLOCK, blocksOf, type Node, type State } from './model.ts'
 import { abandon, mountMemory, Plug } from './mounting.ts'
 import { type Found, readFile, signatureOfTree, survey, type Tree } from './survey.ts'
 
@@ -109,7 +109,10 @@ export function compare(
   throw new Violation(reason ?? differenceOf(signature, candidates))
 }
 
-/** Why the bytes or times of the tree cannot be those of the first state, seen through by later. */
+/**
+ * Why the bytes or times of the tree cannot be those of the first state, with what later ones
+ * stored in place showing through.
+ */
 function firstDifference(
   tree: Tree,
   states: Candidates,
@@ -124,13 +127,13 @@ function firstDifference(
     const versions = states
       .map((state) => state.nodes.get(node.id))
       .filter((one) => one !== undefined)
-    const why = differingWord(found, versions, originOf)
+    const why = differingBytes(found, versions, originOf)
     if (why !== undefined) return `${path} ${why}`
   }
   return undefined
 }
 
-function differingWord(
+function differingBytes(
   found: Found,
   versions: readonly Node[],
   originOf: (word: bigint) => string,
@@ -140,23 +143,51 @@ function differingWord(
   for (const block of unreadable) {
     if (!bad.has(block)) return `cannot be read in block ${block}`
   }
-  const [first] = versions
-  if (bad.size === 0 && first!.bytes.compare(bytes, 0, bytes.length, 0, first!.size) === 0) {
-    return undefined
-  }
-  for (let at = 0; at < bytes.length; at += WORD) {
-    if (bad.has(Math.floor(at / BLOCK))) continue
-    const end = Math.min(at + WORD, bytes.length)
-    const known = versions.some((version) => {
-      if (version.bytes.length < end) return false
-      return version.bytes.compare(bytes, at, end, at, end) === 0
-    })
-    if (known) continue
+  const first = versions[0]!
+  if (bad.size === 0 && isSame(bytes, first, 0, bytes.length)) return undefined
+  for (const block of blocksOf(0, bytes.length)) {
+    const start = block * BLOCK
+    const end = Math.min(start + BLOCK, bytes.length)
+    if (bad.has(block) || isSame(bytes, first, start, end)) continue
+    const inPlace = storedInPlace(block, versions)
+    const at = unknownWord(bytes, start, end, inPlace)
+    if (at === undefined) continue
     const word = Buffer.alloc(WORD)
-    bytes.copy(word, 0, at, end)
-    return `at byte ${at} of ${bytes.length} shows ${originOf(word.readBigUInt64BE())}`
+    bytes.copy(word, 0, at, Math.min(at + WORD, end))
+    const kind = first.generations.has(block) ? 'block' : 'hole'
+    const shown = originOf(word.readBigUInt64BE())
+    return `at byte ${at} of ${bytes.length}, in ${kind} ${block}, shows ${shown}`
   }
   return undefined
+}
+
+/**
+ * The versions whose bytes a block of the first one may show. In a hole or a preallocated block
+ * that is none but its own: bytes in blocks that are new to a file appear whole, with their record.
+ */
+function storedInPlace(block: number, versions: readonly Node[]): readonly Node[] {
+  const first = versions[0]!
+  const generation = first.generations.get(block)
+  if (generation === undefined) return [first]
+  return versions.filter(({ generations }) => generations.get(block) === generation)
+}
+
+/** Where the first word is that no version has; undefined when there is none. */
+function unknownWord(
+  bytes: Buffer,
+  start: number,
+  end: number,
+  versions: readonly Node[],
+): number | undefined {
+  for (let at = start; at < end; at += WORD) {
+    const stop = Math.min(at + WORD, end)
+    if (!versions.some((version) => isSame(bytes, version, at, stop))) return at
+  }
+  return undefined
+}
+
+function isSame(bytes: Buffer, version: Node, from: number, to: number): boolean {
+  return version.bytes.length >= to && version.bytes.compare(bytes, from, to, from, to) === 0
 }
 
 function differenceOf(signature: string, candidates: Candidates): string {
