@@ -15,7 +15,7 @@ import {
   writeSuperblocks,
 } from '../media/superblock.ts'
 import { MAX_POISON_RANGES } from '../media/superblock-layout.ts'
-import { EIO, ENOSPC, FsError } from './errors.ts'
+import { EBUSY, EIO, ENOSPC, FsError } from './errors.ts'
 import { IMAGE_MARGIN, ImageSlots } from './image-slots.ts'
 import type { Volume } from './volume.ts'
 
@@ -59,21 +59,25 @@ export class Checkpoints {
 
   /** Starts one when the journal is full enough; called after every record. */
   startIfNeeded(): void {
-    const { journal, shutdown } = this.#volume
-    if (shutdown !== undefined || this.#running !== undefined || this.#slots.changing) return
+    const { journal, shutdown, frozen } = this.#volume
+    // The thaw looks again.
+    if (shutdown !== undefined || frozen) return
+    if (this.#running !== undefined || this.#slots.changing) return
     if (journal.used < journal.size * JOURNAL_USED_MAX) return
     if (this.#noRoomAt !== undefined && journal.used - this.#noRoomAt < LOOK_EVERY) return
     this.run().catch((error: Error) => this.#failedBesides(error))
   }
 
-  /** Without room for an image operations go on while the journal has room for records. */
+  /**
+   * Without room for an image operations go on while the journal has room for records. Whatever
+   * else is an FsError has been dealt with: a shutdown, or the unmount.
+   */
   #failedBesides(error: Error): void {
     const { hooks, journal, options } = this.#volume
-    if (!isFull(error)) hooks.checkpointFailed(error)
-    else {
-      if (this.#noRoomAt === undefined) options.logger.warn(NO_ROOM)
-      this.#noRoomAt = journal.used
-    }
+    if (!(error instanceof FsError)) hooks.checkpointFailed(error)
+    if (!isFull(error)) return
+    if (this.#noRoomAt === undefined) options.logger.warn(NO_ROOM)
+    this.#noRoomAt = journal.used
   }
 
   /** Resolves when no checkpoint is being written. */
@@ -81,11 +85,16 @@ export class Checkpoints {
     await this.#running?.done.catch(() => undefined)
   }
 
-  /** Takes a checkpoint of everything up to now: it is on media when this resolves. */
+  /**
+   * Takes a checkpoint of everything up to now: it is on media when this resolves. A frozen
+   * filesystem takes it after the thaw, for it changes the region.
+   */
   async run(): Promise<CheckpointResult> {
     for (;;) {
+      if (this.#volume.frozen) await this.#thawed()
       // Whoever waited longest begins the next one; the others go on waiting.
       while (this.#running !== undefined) await this.#running.done
+      if (this.#volume.frozen) continue
       this.#volume.requireAlive()
       const running = this.#tryBegin()
       if (running === undefined) continue
@@ -94,8 +103,21 @@ export class Checkpoints {
       if (running.completed) return running
       // Memory in its slot failed: the next one goes round it.
       this.#volume.requireAlive()
-      this.reserveImage(true)
+      if (!this.#volume.frozen) this.reserveImage(true)
     }
+  }
+
+  async #thawed(): Promise<void> {
+    const volume = this.#volume
+    const ended = await new Promise<string>((resolve) => {
+      const stop = volume.subscribe(({ event }) => {
+        if (event !== 'thaw' && event !== 'unmount') return
+        stop()
+        resolve(event)
+      })
+    })
+    if (ended === 'thaw') return
+    throw new FsError(EBUSY, 'the unmount came before the thaw: it takes the last checkpoint')
   }
 
   #tryBegin(): Running | undefined {
@@ -111,7 +133,7 @@ export class Checkpoints {
   /** Unknown bad memory is told to the device; after anything else nobody can go on. */
   #gaveUp(running: Running, error: unknown): void {
     if (this.#running === running) this.abandon()
-    if (!(error instanceof MemoryFailure) || error.known) throw error
+    if (!(error instanceof MemoryFailure) || error.known) throw this.#volume.undurable(error)
     this.#volume.memoryFailed(error.offset, error.length)
   }
 
@@ -162,9 +184,15 @@ export class Checkpoints {
   }
 
   #finishNow(running: Running): void {
-    while (this.#step(running)) {}
-    running.checkpointer.flushNow()
-    this.#complete(running)
+    try {
+      while (this.#step(running)) {}
+      running.checkpointer.flushNow()
+      this.#complete(running)
+    } catch (error) {
+      // Nobody goes on with it, so nobody may wait for it.
+      if (this.#running === running) this.abandon()
+      throw this.#volume.undurable(error)
+    }
   }
 
   /** A slot with memory on record as bad: somebody made this index; it was told free and bad. */

@@ -51,15 +51,13 @@ export class Commits {
 
   /** fsync of one inode, the part before the wait: its times go into a record. */
   prepareInode(inode: CachedInode, dataOnly: boolean): void {
-    if (!inode.timesDirty || dataOnly) return
+    // While frozen only reads leave times behind: they wait for the thaw.
+    if (!inode.timesDirty || dataOnly || this.#volume.frozen) return
     // With the room kept for what frees space: an overwrite in place must be possible to the end.
     this.#volume.transact((transaction) => transaction.touch(inode), true)
   }
 
-  /**
-   * ... and the wait: one msync serves all who wait. After one that failed the kernel may call the
-   * pages clean that it could not write, and the next would succeed: so there is no next.
-   */
+  /** ... and the wait: one msync serves all who wait. After one that failed there is no next. */
   async commitPrepared(): Promise<void> {
     if (this.#volume.allDurable) return
     try {
@@ -72,7 +70,7 @@ export class Commits {
 
   /** Writes every lazy time into records. */
   writeTimes(): void {
-    if (this.#volume.options.readOnly) return
+    if (this.#volume.options.readOnly || this.#volume.frozen) return
     const dirty = [...this.#volume.inodes.withDirtyTimes()]
     for (let at = 0; at < dirty.length; at += TIMES_PER_RECORD) {
       this.#volume.transact((transaction) => {

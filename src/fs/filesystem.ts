@@ -67,6 +67,8 @@ export class Filesystem implements FilesystemOperations {
 
   /**
    * Final checkpoint; the region is clean when it resolves. After a shutdown nothing is written.
+   * INVARIANT: what fails is heard until no await is left, so the caller releases the device in the
+   * turn in which this resolves or rejects.
    */
   async unmount(): Promise<void> {
     const { commits, checkpoints } = this.#services
@@ -81,7 +83,7 @@ export class Filesystem implements FilesystemOperations {
       this.volume.index.close()
       throw error
     } finally {
-      // Whatever the device hears of from here on is the next mount's to find.
+      // The index is not to be asked any more.
       this.volume.device.holderOps = undefined
     }
     closeVolume(this.volume)

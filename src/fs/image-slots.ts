@@ -125,7 +125,12 @@ export class ImageSlots {
     const volume = this.#volume
     const slots: [Slots[0], Slots[1]] = [...volume.superblock.slots]
     slots[slot] = extents
-    volume.superblock = writeSuperblocks(volume.memory, { ...volume.superblock, slots }).superblock
+    try {
+      const next = { ...volume.superblock, slots }
+      volume.superblock = writeSuperblocks(volume.memory, next).superblock
+    } catch (error) {
+      throw volume.undurable(error)
+    }
   }
 
   /** Its records start no checkpoint, and do not look for room themselves. */

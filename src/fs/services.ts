@@ -22,13 +22,15 @@ export class Services {
   readonly failure: FailurePolicy
   readonly scrub: Scrub
   readonly #volume: Volume
+  /** Why nothing can be made durable any more. */
+  #undurable: FsError | undefined
 
   constructor(volume: Volume) {
     this.#volume = volume
     this.orphans = new Orphans(volume)
     this.checkpoints = new Checkpoints(volume)
     this.commits = new Commits(volume, (error) => this.#commitFailed(error as Error))
-    this.freeze = new Freeze(volume, this.commits)
+    this.freeze = new Freeze(volume, this.commits, this.checkpoints)
     this.failure = new FailurePolicy(volume, this.checkpoints)
     this.scrub = new Scrub(volume)
     volume.hooks = {
@@ -54,14 +56,20 @@ export class Services {
    */
   finish(): void {
     const volume = this.#volume
-    if (volume.shutdown === undefined && !volume.options.readOnly) {
-      volume.frozen = false
-      this.#lastWrites()
+    try {
+      if (volume.shutdown === undefined && !volume.options.readOnly) {
+        volume.frozen = false
+        this.#lastWrites()
+      }
+    } finally {
+      this.commits.stop()
     }
-    this.commits.stop()
   }
 
-  /** A failure that only the last writes discover has its consequences, then they go round it. */
+  /**
+   * A failure that only the last writes discover has its consequences, then they go round it; there
+   * is no way round a flush that failed.
+   */
   #lastWrites(): void {
     const volume = this.#volume
     for (let left = LAST_WRITES_ATTEMPTS; volume.shutdown === undefined; left--) {
@@ -74,6 +82,7 @@ export class Services {
         })
         return
       } catch (error) {
+        if (this.#undurable !== undefined) throw this.#undurable
         const errno = error instanceof FsError ? error.errno : 0
         // Without room for an image the journal has it all: the next mount replays it.
         if (errno === ENOSPC) volume.commitNow()
@@ -92,6 +101,7 @@ export class Services {
 
   #commitFailed(error: Error): void {
     const sentence = `what was written cannot be made durable: ${error.message}`
+    this.#undurable = new FsError(EIO, sentence)
     this.failure.shutdown('io-error', sentence, 0, [])
   }
 }

@@ -282,6 +282,8 @@ export class Volume {
    */
   undurable(error: unknown): unknown {
     if (error instanceof MemoryFailure || error instanceof FsError) return error
+    // The flush was well: a commit mark had no room.
+    if (error instanceof JournalFullError) return error
     this.hooks.checkpointFailed(error as Error)
     return new FsError(EIO, this.shutdown?.reason)
   }
