@@ -44,11 +44,9 @@ async function populated(mode: SimulatedMode, clean: boolean): Promise<Simulated
   const { ino } = fs.lookup(1, name('file2'))
   fs.setxattr(ino, name('user.a'), Buffer.from('value'), 0, false)
   fs.link(ino, dir, name('link'))
-  if (!clean) {
-    // Removed, and still open: a repair frees it.
-    fs.create(1, name('gone'), 0o644, O_RDWR, CALLER)
-    fs.unlink(1, name('gone'))
-  }
+  // Removed, and still open: a repair frees it.
+  fs.create(1, name('gone'), 0o644, O_RDWR, CALLER)
+  fs.unlink(1, name('gone'))
   await fs.fsync(ino, false)
   const crashed = memory.crash()
   await fs.unmount()

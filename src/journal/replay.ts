@@ -21,6 +21,8 @@ import { findRecords, recordAt } from './record-scan.ts'
 export interface ReplayOptions {
   /** This host's boot id. */
   readonly bootId: string
+  /** The last transaction that is durable whatever the records say of it. */
+  readonly known?: number
   readonly onTransaction: (sequence: number, changes: readonly Change[]) => void
 }
 
@@ -49,7 +51,7 @@ export function scanJournal(
   superblock: Superblock,
   options: ReplayOptions,
 ): ReplayResult {
-  const trusted = trust(memory, superblock, options.bootId)
+  const trusted = trust(memory, superblock, options)
   let result = emptyJournal(superblock, halfToBegin(memory, superblock))
   let switched = false
   for (const link of new Chain(memory, superblock).links()) {
@@ -121,10 +123,10 @@ function firstSequence(memory: Memory, superblock: Superblock, half: HalfNumber)
  * records count. On a plain file the host may have written a record back before the data it refers
  * to; after a host crash only what a later record calls durable can be relied on.
  */
-function trust(memory: Memory, superblock: Superblock, bootId: string) {
+function trust(memory: Memory, superblock: Superblock, { bootId, known = 0 }: ReplayOptions) {
   const chain = new Chain(memory, superblock)
   for (const _ of chain.links());
-  const { durable } = chain
+  const durable = Math.max(chain.durable, known)
   const sameBoot = superblock.bootId === bootId
   return (header: RecordHeader): boolean =>
     header.sequence <= durable || (sameBoot && header.epoch >= superblock.bootEpoch)

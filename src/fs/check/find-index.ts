@@ -59,6 +59,7 @@ function attempt(
   memory: Memory,
   superblock: Superblock,
   options: ExamineOptions,
+  known = 0,
 ): Attempt | MediaError | MemoryFailure {
   try {
     const index = openImage(memory, superblock)
@@ -66,7 +67,7 @@ function attempt(
     const { sequence } = superblock.checkpoint
     const salvaged = options.mounted
       ? { index, sequence, transactions: 0, lost: 0, stoppedAtMark: false }
-      : replay(memory, superblock, index, options.bootId)
+      : replay(memory, superblock, index, options.bootId, known)
     return { salvaged, mended }
   } catch (error) {
     if (isDamage(error)) return error
@@ -96,7 +97,8 @@ function findOlder(
   options: ExamineOptions,
 ): FoundIndex | undefined {
   for (const older of olderCheckpoints(memory, pair, superblock)) {
-    const found = attempt(memory, older, options)
+    // The lost image had them all, so they were durable before a superblock spoke of it.
+    const found = attempt(memory, older, options, superblock.checkpoint.sequence)
     if (isDamage(found)) continue
     const { salvaged } = found
     if (isComplete(salvaged, superblock)) return { salvaged, slot: older.checkpoint.slot }

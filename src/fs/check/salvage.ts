@@ -41,11 +41,13 @@ export function replay(
   superblock: Superblock,
   index: Index,
   boot: string,
+  known = 0,
 ): Salvaged {
   try {
     index.begin()
     const result = scanJournal(memory, superblock, {
       bootId: boot,
+      known,
       onTransaction: (_sequence, changes) => applyAll(superblock, index, changes),
     })
     index.commit()
