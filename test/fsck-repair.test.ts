@@ -13,11 +13,10 @@ import { needsRepair, planRepair, repairRegion } from '../src/fs/repair/repair.t
 import { arrangeSlots } from '../src/fs/repair/slots.ts'
 import type { Index } from '../src/index/index.ts'
 import { Checkpointer } from '../src/journal/checkpoint.ts'
-import { listRecords } from '../src/journal/replay.ts'
 import { OWNER_CHECKPOINT } from '../src/media/change.ts'
 import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../src/media/geometry.ts'
-import { RECORD_TRANSACTION } from '../src/media/record.ts'
-import { readSuperblocks, requireSuperblock, type Superblock } from '../src/media/superblock.ts'
+import type { Superblock } from '../src/media/superblock.ts'
+import { recordOffset, superblockOf } from './support/records.ts'
 
 const SIZE = 64 * 1024 * 1024
 const FILES = 20
@@ -104,24 +103,11 @@ function repair(t: Test, memory: SimulatedMemory, expected: readonly string[]) {
   }
 }
 
-const superblockOf = (memory: SimulatedMemory) => requireSuperblock(readSuperblocks(memory))
-
 function scribble(memory: SimulatedMemory, offset: number, length: number): void {
   memory.write(offset, Buffer.alloc(length, 0x5a), 0, length)
 }
 
 const slotOffset = ({ slots }: Superblock, slot: 0 | 1) => slots[slot][0]!.block * BLOCK_SIZE
-
-/** Region offset of the n-th transaction behind the checkpoint. */
-function recordOffset(memory: SimulatedMemory, n: number): number {
-  const superblock = superblockOf(memory)
-  const { sequence } = superblock.checkpoint
-  for (const { half, position, header } of listRecords(memory, superblock)) {
-    if (header.kind !== RECORD_TRANSACTION || header.sequence !== sequence + n) continue
-    return superblock.geometry.journal[half].offset + position
-  }
-  throw new Error('no such record')
-}
 
 /** Puts an index on media that was changed by hand. */
 function damageIndex(memory: SimulatedMemory, damage: (index: Index) => void): void {

@@ -13,15 +13,14 @@ import type { OverlapChoice } from '../src/fs/repair/context.ts'
 import { needsRepair, repairRegion } from '../src/fs/repair/repair.ts'
 import type { Index } from '../src/index/index.ts'
 import { Checkpointer } from '../src/journal/checkpoint.ts'
-import { listRecords } from '../src/journal/replay.ts'
 import { BLOCK_SIZE } from '../src/media/geometry.ts'
-import { RECORD_TRANSACTION } from '../src/media/record.ts'
-import { readSuperblocks, requireSuperblock, type Superblock } from '../src/media/superblock.ts'
+import type { Superblock } from '../src/media/superblock.ts'
 import { giveBack, type Image, Moment } from './crash/images.ts'
 import { abandon, mountMemory } from './crash/mounting.ts'
 import { mixSeeds, Random } from './crash/random.ts'
 import { survey } from './crash/survey.ts'
 import { scratchFilesystem } from './support/core.ts'
+import { recordOffset, superblockOf } from './support/records.ts'
 
 const SIZE = 32 * 1024 * 1024
 const FILES = 16
@@ -70,8 +69,6 @@ function look(memory: SimulatedMemory, boot: string): Examination {
   }
 }
 
-const superblockOf = (memory: SimulatedMemory) => requireSuperblock(readSuperblocks(memory))
-
 function scribble(memory: SimulatedMemory, offset: number, length: number): void {
   memory.write(offset, Buffer.alloc(length, 0x5a), 0, length)
   memory.flush(offset, length)
@@ -95,17 +92,6 @@ function damageRows(sql: string): (memory: SimulatedMemory) => void {
 
 const currentSlot = ({ slots, checkpoint }: Superblock) =>
   slots[checkpoint.slot][0]!.block * BLOCK_SIZE
-
-/** Region offset of the n-th transaction behind the checkpoint. */
-function recordOffset(memory: SimulatedMemory, n: number): number {
-  const superblock = superblockOf(memory)
-  const { sequence } = superblock.checkpoint
-  for (const { half, position, header } of listRecords(memory, superblock)) {
-    if (header.kind !== RECORD_TRANSACTION || header.sequence !== sequence + n) continue
-    return superblock.geometry.journal[half].offset + position
-  }
-  throw new Error('no such record')
-}
 
 const FIRST = "(SELECT ino FROM dirent WHERE name = CAST('file0' AS BLOB))"
 const SECOND = "(SELECT ino FROM dirent WHERE name = CAST('file1' AS BLOB))"

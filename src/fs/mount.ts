@@ -10,6 +10,7 @@ import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
 import {
+  imageOffset,
   mountedSuperblock,
   readSuperblocks,
   requireSuperblock,
@@ -17,7 +18,7 @@ import {
   writeSuperblocks,
 } from '../media/superblock.ts'
 import { hasJournal } from './check/bad-metadata.ts'
-import { imageOffset, metadataAt } from './check/layout.ts'
+import { metadataAt } from './check/layout.ts'
 import { ENOSPC, FsError } from './errors.ts'
 import { recover } from './recovery.ts'
 import { Volume, type VolumeOptions } from './volume.ts'

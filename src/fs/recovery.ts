@@ -5,8 +5,7 @@ import { Index } from '../index/index.ts'
 import { loadImage } from '../journal/checkpoint.ts'
 import { type ReplayResult, scanJournal } from '../journal/replay.ts'
 import { MediaError } from '../media/errors.ts'
-import { BLOCK_SIZE } from '../media/geometry.ts'
-import type { Superblock } from '../media/superblock.ts'
+import { imageOffset, type Superblock } from '../media/superblock.ts'
 import { isDirectory } from './modes.ts'
 
 const ROOT = 1
@@ -53,10 +52,6 @@ export function recover(
     index.close()
     throw indexDamage(error, offset) ?? error
   }
-}
-
-function imageOffset({ slots, checkpoint }: Superblock): number {
-  return (slots[checkpoint.slot][0]?.block ?? 0) * BLOCK_SIZE
 }
 
 /**

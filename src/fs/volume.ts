@@ -10,7 +10,7 @@ import type { Index } from '../index/index.ts'
 import { type Journal, JournalFullError } from '../journal/journal.ts'
 import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE, blockSpan, type Geometry } from '../media/geometry.ts'
-import type { Superblock } from '../media/superblock.ts'
+import { imageOffset, type Superblock } from '../media/superblock.ts'
 import type { FilesystemEvent } from './administration.ts'
 import { Allocator } from './allocator.ts'
 import { EIO, ENOSPC, EROFS, FrozenError, FsError } from './errors.ts'
@@ -321,8 +321,7 @@ export class Volume {
 
   /** Region offset of the index's image, for messages. */
   get imageOffset(): number {
-    const { slots, checkpoint } = this.superblock
-    return (slots[checkpoint.slot][0]?.block ?? 0) * BLOCK_SIZE
+    return imageOffset(this.superblock)
   }
 
   /** An operation that changes something: none does while the filesystem is frozen. */

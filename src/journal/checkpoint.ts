@@ -9,6 +9,7 @@ import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE, UNIT_SIZE } from '../media/geometry.ts'
 import {
   type BlockRange,
+  imageOffset,
   type Slots,
   type Superblock,
   writeSuperblocks,
@@ -164,8 +165,7 @@ export function loadImage(memory: Memory, superblock: Superblock): Buffer {
   const { slot, length, crc } = superblock.checkpoint
   const extents = superblock.slots[slot]
   const fail = (sentence: string): never => {
-    const offset = (extents[0]?.block ?? 0) * BLOCK_SIZE
-    throw new MediaError(`checkpoint slot ${slot}`, offset, sentence)
+    throw new MediaError(`checkpoint slot ${slot}`, imageOffset(superblock), sentence)
   }
   if (length > constants.MAX_LENGTH) fail(`an image of ${length} bytes is larger than any`)
   // The checksum first: a length that was made up takes no memory.

@@ -94,6 +94,14 @@ export function createSuperblock(options: {
   }
 }
 
+/** Region offset of the index's image: that is where its rows are. */
+export function imageOffset(
+  { slots, checkpoint }: Pick<Superblock, 'slots' | 'checkpoint'>,
+  slot: 0 | 1 = checkpoint.slot,
+): number {
+  return (slots[slot][0]?.block ?? 0) * BLOCK_SIZE
+}
+
 function readCopy(memory: Memory, offset: number): SuperblockCopy {
   try {
     const bytes = new Uint8Array(BLOCK_SIZE)

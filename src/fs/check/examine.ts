@@ -5,13 +5,17 @@
 import type { ByteRange } from '../../dax/bad-ranges.ts'
 import type { Memory } from '../../dax/memory.ts'
 import { indexDamage } from '../../index/damage.ts'
-import { readSuperblocks, type Superblock, type SuperblockPair } from '../../media/superblock.ts'
+import {
+  imageOffset,
+  readSuperblocks,
+  type Superblock,
+  type SuperblockPair,
+} from '../../media/superblock.ts'
 import { type BadFile, findBadFiles } from './bad-files.ts'
 import { checkBadMetadata } from './bad-metadata.ts'
 import { checkPasses } from './check.ts'
 import { findIndex, settleSlots } from './find-index.ts'
 import { findOrphans } from './inodes.ts'
-import { imageOffset } from './layout.ts'
 import type { Problem } from './problem.ts'
 import { isDamage, type Salvaged } from './salvage.ts'
 import { checkSuperblocks } from './superblocks.ts'

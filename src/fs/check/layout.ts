@@ -36,14 +36,6 @@ export function slotRow(block: number): ExtentRow {
   return { block, blocks: BLOCKS_PER_UNIT, owner: OWNER_CHECKPOINT, fileBlock: 0, flags: 0 }
 }
 
-/** Region offset of the index's image: that is where its rows are. */
-export function imageOffset(
-  { slots, checkpoint }: Pick<Superblock, 'slots' | 'checkpoint'>,
-  slot: 0 | 1 = checkpoint.slot,
-): number {
-  return (slots[slot][0]?.block ?? 0) * BLOCK_SIZE
-}
-
 /** The metadata that a byte of the region is part of; undefined for one of the data area. */
 export function metadataAt(
   { geometry, slots }: Pick<Superblock, 'geometry' | 'slots'>,
