@@ -37,24 +37,22 @@ export function setattr(
   fsetid: boolean,
 ): void {
   const { size } = changes
+  const shrinks = size !== undefined && size <= inode.row.size
   if (size !== undefined && !isRegular(inode.row.mode)) {
     throw new FsError(isDirectory(inode.row.mode) ? EISDIR : EINVAL)
   }
   volume.withSpace(() =>
-    volume.transact(
-      (transaction) => {
-        transaction.touch(inode)
-        if (size !== undefined) resize(volume, transaction, inode, size)
-        if (changes.killPrivileges) killPrivileges(volume, transaction, inode, fsetid)
-        if (changes.mode !== undefined) chmod(volume, transaction, inode, changes.mode)
-        if (changes.uid !== undefined) inode.row.uid = changes.uid
-        if (changes.gid !== undefined) inode.row.gid = changes.gid
-        setTimes(inode, changes)
-      },
-      size !== undefined && size <= inode.row.size,
-    ),
+    volume.transact((transaction) => {
+      transaction.touch(inode)
+      if (size !== undefined) resize(volume, transaction, inode, size)
+      if (changes.killPrivileges) killPrivileges(volume, transaction, inode, fsetid)
+      if (changes.mode !== undefined) chmod(volume, transaction, inode, changes.mode)
+      if (changes.uid !== undefined) inode.row.uid = changes.uid
+      if (changes.gid !== undefined) inode.row.gid = changes.gid
+      setTimes(inode, changes)
+    }, shrinks),
   )
-  if (size !== undefined) freeBeyondEnd(volume, inode)
+  if (shrinks) freeBeyondEnd(volume, inode)
 }
 
 function setTimes(inode: CachedInode, changes: AttributeChanges): void {

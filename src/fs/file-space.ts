@@ -18,9 +18,10 @@ export const FALLOC_FL_ZERO_RANGE = 0x10
 export const COPY_PIECE = 1024 * 1024
 
 /**
- * Sets the size within the caller's transaction. Shrinking frees what fits one transaction; call
- * freeBeyondEnd() afterwards. A crash in between leaves blocks past the end, which is harmless:
- * bytes past the end are undefined and zeroed before they can be seen.
+ * Sets the size within the caller's transaction. What was allocated beyond the end stays when a
+ * file grows, and goes otherwise: what fits one transaction here, the rest with freeBeyondEnd(). A
+ * crash in between leaves blocks past the end, which is harmless: bytes past the end are undefined
+ * and zeroed before they can be seen.
  */
 export function resize(
   volume: Volume,
@@ -29,10 +30,13 @@ export function resize(
   size: number,
 ): void {
   if (size > FILE_SIZE_MAX) throw new FsError(EFBIG)
-  if (size > inode.row.size) zeroBytes(volume, transaction, inode, inode.row.size, size)
+  if (size > inode.row.size) {
+    zeroBytes(volume, transaction, inode, inode.row.size, size)
+  } else {
+    const firstBlock = Math.ceil(size / BLOCK_SIZE)
+    removeBlocks(volume, transaction, inode, firstBlock, Number.MAX_SAFE_INTEGER - firstBlock)
+  }
   inode.row.size = size
-  const firstBlock = Math.ceil(size / BLOCK_SIZE)
-  removeBlocks(volume, transaction, inode, firstBlock, Number.MAX_SAFE_INTEGER - firstBlock)
   setModified(inode.row, now())
   transaction.touch(inode)
 }
@@ -128,11 +132,12 @@ export function copyRange(
   toOffset: number,
   length: number,
 ): number {
-  const overlap = from === to && fromOffset < toOffset + length && toOffset < fromOffset + length
-  if (overlap) throw new FsError(EINVAL)
   // Its end as it is now: a copy within one file must not run after what it appends.
   const available = Math.min(length, from.row.size - fromOffset)
-  const buffer = new Uint8Array(Math.min(COPY_PIECE, length))
+  const overlap =
+    from === to && fromOffset < toOffset + available && toOffset < fromOffset + available
+  if (overlap) throw new FsError(EINVAL)
+  const buffer = new Uint8Array(Math.max(0, Math.min(COPY_PIECE, available)))
   let copied = 0
   while (copied < available) {
     const wanted = Math.min(buffer.length, available - copied)

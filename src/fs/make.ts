@@ -81,10 +81,10 @@ export function link(volume: Volume, ino: number, parent: number, name: Uint8Arr
   return volume.transact((transaction) => {
     const inode = volume.inode(ino)
     const dir = directory(volume, parent)
+    if (volume.index.dirents.inodeOf(parent, name) !== 0) throw new FsError(EEXIST)
     if (isDirectory(inode.row.mode)) throw new FsError(EPERM)
     if (dir.row.nlink === 0) throw new FsError(ENOENT)
     if (inode.row.nlink >= LINK_MAX) throw new FsError(EMLINK)
-    if (volume.index.dirents.inodeOf(parent, name) !== 0) throw new FsError(EEXIST)
     transaction.touch(inode)
     inode.row.nlink++
     setCtime(inode.row, now())

@@ -251,10 +251,14 @@ export class Draft {
     }
   }
 
-  /** Nothing is kept behind the new end, not even what a crash in the middle of another left. */
+  /**
+   * Unless the file grows nothing is kept behind the end, not even what a crash in the middle of
+   * another truncate left.
+   */
   truncate(id: number, size: number): void {
+    const grows = size > this.node(id).size
     this.resize(id, size)
-    forget(this.node(id), Math.ceil(size / BLOCK), Number.POSITIVE_INFINITY)
+    if (!grows) forget(this.node(id), Math.ceil(size / BLOCK), Number.POSITIVE_INFINITY)
   }
 
   resize(id: number, size: number): void {

@@ -85,8 +85,9 @@ export class FileModel {
 
   resize(size: number): void {
     this.bytes.fill(0, Math.min(size, this.size))
+    // What was allocated behind the end stays when a file grows.
+    if (size <= this.size) this.#free(Math.ceil(size / BLOCK), BLOCKS_MAX)
     this.size = size
-    this.#free(Math.ceil(size / BLOCK), BLOCKS_MAX)
   }
 
   /** Gives memory to the holes of [offset, offset + length). */

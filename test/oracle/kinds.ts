@@ -2,6 +2,7 @@
 import { rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { mountRegion, runProgram, scratch } from '../support/mounts.ts'
+import { compareCore } from './core-oracle.ts'
 import { CoreSubject } from './core-subject.ts'
 import { compareWithModel } from './failures.ts'
 import { MountSubject } from './mount-subject.ts'
@@ -30,6 +31,13 @@ export const KINDS = {
     operations: 2000,
     run: async (mode, seed, operations) =>
       compareWithModel(await MountSubject.make([mode]), seed, operations),
+  },
+  names: {
+    title: 'on the core and on tmpfs',
+    modes: ['cacheline', 'page'],
+    operations: 5000,
+    run: (mode, seed, operations) =>
+      compareCore(mode === 'page' ? 'page' : 'cacheline', seed, operations),
   },
   core: {
     title: 'on the core, whose memory fails',

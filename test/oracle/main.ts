@@ -89,7 +89,7 @@ function long(
     name: 'model',
     key,
     options,
-    fresh: { sequences: 0, operations: { tmpfs: 0, failures: 0, core: 0 }, failures: [] },
+    fresh: { sequences: 0, operations: { tmpfs: 0, failures: 0, names: 0, core: 0 }, failures: [] },
     progress: (state) => `${total(state).toLocaleString('en')} operations`,
     figure: ({ state, before }) => {
       const shares = KIND_NAMES.map(
