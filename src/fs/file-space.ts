@@ -44,8 +44,8 @@ export function resize(
 /** Frees the blocks after the end of the file, a bounded piece per transaction. */
 export function freeBeyondEnd(volume: Volume, inode: CachedInode): void {
   const firstBlock = Math.ceil(inode.row.size / BLOCK_SIZE)
-  const extents = volume.inodes.extents(inode)
-  while (extents.end > firstBlock) {
+  // Asked for anew each time: a transaction that was undone has read them again.
+  while (volume.inodes.extents(inode).end > firstBlock) {
     volume.transact((transaction) => {
       removeBlocks(volume, transaction, inode, firstBlock, Number.MAX_SAFE_INTEGER - firstBlock)
     }, true)

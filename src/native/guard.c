@@ -9,14 +9,14 @@ typedef void guard_work(void *argument);
 /* Size of the unit that the last failure of this thread was in. */
 static _Thread_local size_t failed_unit = PAGE;
 
-/* Runs work(argument), which touches only [offset, offset + length): GUARD_OK, or where within the
- * range a page begins that could not be touched. */
+/* Runs work(argument), which touches only the words of [offset, offset + length): GUARD_OK, or where
+ * within the range a page begins that could not be touched. */
 static double attempt(struct mapping *map, size_t offset, size_t length, guard_work *work,
                       void *argument) {
   struct guard guard; /* not initialised as a whole: the jump buffer is large and this is hot */
   guard.outer = current_guard;
-  guard.from = map->base + offset;
-  guard.to = guard.from + length;
+  guard.from = map->base + offset / WORD * WORD;
+  guard.to = map->base + (offset + length + WORD - 1) / WORD * WORD;
   if (sigsetjmp(guard.jump, 0) == 0) {
     current_guard = &guard;
     atomic_signal_fence(memory_order_seq_cst);
@@ -63,13 +63,13 @@ static void copy_in_work(void *argument) {
   struct task *task = argument;
   populate(task);
   if (task->durable) persist_copy(task->inside, task->outside, task->length);
-  else memcpy(task->inside, task->outside, task->length);
+  else store_words(task->inside, task->outside, task->length);
 }
 
 static void zero_work(void *argument) {
   struct task *task = argument;
   if (task->durable) persist_zero(task->inside, task->length);
-  else memset(task->inside, 0, task->length);
+  else store_words(task->inside, NULL, task->length);
 }
 
 static void move_work(void *argument) {

@@ -143,6 +143,10 @@ void signal_install(void);
 double guard_probe(struct mapping *map, size_t offset, size_t length);
 double guard_copy_out(struct mapping *map, size_t offset, char *target, size_t length);
 
+/* words.c: source NULL stands for zeros */
+#define WORD sizeof(uint64_t)
+void store_words(char *target, const char *source, size_t length);
+
 /* persist.c */
 bool persist_available(void);
 void persist_range(char *start, size_t length); /* write back + fence */

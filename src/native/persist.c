@@ -70,8 +70,7 @@ static void flush(char *start, size_t length) { (void)start, (void)length; }
 static void fence(void) { atomic_thread_fence(memory_order_seq_cst); }
 
 static void stream_lines(char *target, const char *source, size_t length) {
-  if (source != NULL) memcpy(target, source, length);
-  else memset(target, 0, length);
+  store_words(target, source, length);
 }
 
 bool persist_available(void) { return false; }
@@ -81,8 +80,7 @@ bool persist_available(void) { return false; }
 /* Through the cache, then written back. */
 static void store(char *target, const char *source, size_t length) {
   if (length == 0) return;
-  if (source != NULL) memcpy(target, source, length);
-  else memset(target, 0, length);
+  store_words(target, source, length);
   flush(target, length);
 }
 
