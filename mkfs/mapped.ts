@@ -16,7 +16,7 @@ import type { Memory } from '../src/dax/memory.ts'
 import { geometryFor, UNIT_SIZE } from '../src/media/geometry.ts'
 import { eraseSuperblocks } from '../src/media/superblock.ts'
 import { requireUsable } from './bad-memory.ts'
-import { openTarget, type Target, type TargetOptions } from './target.ts'
+import { type Candidate, findTarget, type Target, type TargetOptions } from './target.ts'
 
 export interface SetOptions extends TargetOptions {
   readonly kind: SetKind
@@ -38,6 +38,9 @@ export function makeSet(paths: readonly string[], options: SetOptions): MadeSet 
   }
   const odd = paths.find((path) => path.includes(','))
   if (odd !== undefined) throw new CliError(`${odd}: names of targets may not have a comma in them`)
+  const twice = paths.find((path, at) => paths.indexOf(path) !== at)
+  if (twice !== undefined) throw new CliError(`${twice} is named twice: name different regions`)
+  const candidates: Candidate[] = []
   const targets: Target[] = []
   const undo = () => {
     paths.forEach((path, at) => {
@@ -45,31 +48,52 @@ export function makeSet(paths: readonly string[], options: SetOptions): MadeSet 
     })
   }
   try {
-    for (const path of paths) targets.push(openTarget(path, options))
+    for (const path of paths) candidates.push(findTarget(path, options))
+    const plan = planSet(paths, candidates, options)
+    // A file that was made can be taken away again.
+    for (const isNew of [true, false]) {
+      candidates.forEach((candidate, at) => {
+        if (candidate.isNew === isNew) targets[at] = candidate.take()
+      })
+    }
     label(
-      paths,
       targets.map(({ device }) => device),
-      options,
+      plan,
     )
   } catch (error) {
     undo()
     throw error
   } finally {
-    for (const { device, holder } of targets) {
-      fsPutDax(device, holder)
-      device.close()
-    }
+    candidates.forEach((candidate, at) => {
+      const target = targets[at]
+      if (target === undefined) candidate.leave()
+      else letGo(target)
+    })
   }
   return { name: paths.join(','), undo }
 }
 
-function label(paths: readonly string[], devices: readonly DaxDevice[], options: SetOptions): void {
-  const start = Math.max(UNIT_SIZE, ...devices.map(({ align }) => align))
-  const { kind, chunk } = options
+function letGo({ device, holder }: Target): void {
+  fsPutDax(device, holder)
+  device.close()
+}
+
+interface Plan {
+  readonly set: SetLabel
+  /** Where the share of each target begins. */
+  readonly start: number
+}
+
+function planSet(
+  paths: readonly string[],
+  candidates: readonly Candidate[],
+  { kind, chunk }: SetOptions,
+): Plan {
+  const start = Math.max(UNIT_SIZE, ...candidates.map(({ align }) => align))
   if (kind === 'striped' && (chunk < start || chunk % start !== 0)) {
     throw new CliError(`--chunk must be a multiple of ${formatSize(start).replace('.0', '')}`)
   }
-  const shares = sharesOf(paths, devices, start, kind === 'striped' ? chunk : start)
+  const shares = sharesOf(paths, candidates, start, kind === 'striped' ? chunk : start)
   const smallest = Math.min(...shares)
   const chunks = kind === 'striped' ? (smallest / chunk) * shares.length : shares.length
   requireMappings(paths.join(','), chunks)
@@ -77,7 +101,11 @@ function label(paths: readonly string[], devices: readonly DaxDevice[], options:
     return { uuid: randomUUID(), length: kind === 'striped' ? smallest : length }
   })
   const set: SetLabel = { set: randomUUID(), kind, chunk, targets }
-  requireUsableSet(set, devices, start)
+  requireUsableSet(set, candidates, start)
+  return { set, start }
+}
+
+function label(devices: readonly DaxDevice[], { set, start }: Plan): void {
   for (const { memory } of devices) {
     eraseParts(memory)
     eraseFilesystem(memory)
@@ -91,7 +119,7 @@ function label(paths: readonly string[], devices: readonly DaxDevice[], options:
 /** A filesystem is made there next: what would refuse it then refuses the labels now. */
 export function requireUsableSet(
   set: SetLabel,
-  devices: readonly DaxDevice[],
+  devices: readonly Pick<DaxDevice, 'badRanges'>[],
   start: number,
 ): void {
   const bad = new BadRanges()
@@ -108,11 +136,11 @@ export function requireUsableSet(
 /** What each target can give: what lies between the copies of its label, in whole pieces. */
 function sharesOf(
   paths: readonly string[],
-  devices: readonly DaxDevice[],
+  candidates: readonly Candidate[],
   start: number,
   piece: number,
 ): number[] {
-  return devices.map(({ size }, at) => {
+  return candidates.map(({ size }, at) => {
     const room = secondCopyFor(size) - start
     const share = room - (room % piece)
     if (share > 0) return share

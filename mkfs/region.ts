@@ -14,7 +14,7 @@ export interface RegionOptions extends TargetOptions {
 
 /** Every refusal comes before the first change. */
 export function createRegion(path: string, options: RegionOptions): void {
-  const target = openTarget(path, options)
+  const target = openTarget(path, options, ({ size }) => void newRegion(size, options))
   const { device, holder } = target
   try {
     const state = newRegion(device.size, options)

@@ -1,12 +1,15 @@
 /** What mkfs may write to: every refusal comes before the first change. */
 import {
+  accessSync,
   closeSync,
+  constants,
   fchmodSync,
   ftruncateSync,
   openSync,
   readSync,
   type Stats,
   statSync,
+  truncateSync,
   unlinkSync,
 } from 'node:fs'
 import { isTarget } from '../src/bus/label.ts'
@@ -14,20 +17,39 @@ import { openByName } from '../src/bus/open.ts'
 import { isRegion } from '../src/bus/region-copies.ts'
 import { CliError } from '../src/cli/errors.ts'
 import { formatSize } from '../src/cli/sizes.ts'
+import { BadRanges } from '../src/dax/bad-ranges.ts'
 import type { DaxDevice } from '../src/dax/device.ts'
 import { fsDaxGet, type Holder } from '../src/dax/holder.ts'
-import { MemoryFailure } from '../src/dax/memory.ts'
+import { MemoryFailure, PAGE_SIZE } from '../src/dax/memory.ts'
 import { parseName, targetsOf } from '../src/dax/name.ts'
 import { refuseMissingDevice } from '../src/dax/region.ts'
 import { BLOCK_SIZE, geometryFor, MIN_REGION_SIZE } from '../src/media/geometry.ts'
 import { superblockCodec } from '../src/media/superblock-codec.ts'
 import { SUPERBLOCK_MAGIC } from '../src/media/superblock-layout.ts'
+import { requireUsable } from './bad-memory.ts'
 import { askBlkid, findSignature, type ReadAt } from './signatures.ts'
 
 export interface TargetOptions {
   /** Bytes, as given with --size. */
   readonly size: number | undefined
   readonly force: boolean
+  /** Opens what is there already; tests open memory that is bad. */
+  readonly open?: (path: string) => DaxDevice
+}
+
+/** What may be written to, while it is still as it was. */
+export interface Candidate {
+  /** Bytes that it will have. */
+  readonly size: number
+  readonly align: number
+  /** Below that size. What a file gets anew is not known to be bad. */
+  readonly badRanges: BadRanges
+  /** It will be made. */
+  readonly isNew: boolean
+  /** Makes the file, or gives it its size. The caller closes the device. */
+  take(): Target
+  /** Instead of take(), or after one that failed. */
+  leave(): void
 }
 
 export interface Target {
@@ -37,17 +59,41 @@ export interface Target {
   readonly created: boolean
 }
 
-/** Opens and claims the region, made or grown if --size says so. The caller closes the device. */
-export function openTarget(path: string, options: TargetOptions): Target {
+/**
+ * Opens and claims the region, made or resized if --size says so; `check` refuses it before that.
+ * The caller closes the device.
+ */
+export function openTarget(
+  path: string,
+  options: TargetOptions,
+  check: (candidate: Candidate) => void = requireMemory,
+): Target {
+  const candidate = findTarget(path, options)
+  try {
+    check(candidate)
+  } catch (error) {
+    candidate.leave()
+    throw error
+  }
+  return candidate.take()
+}
+
+/** A filesystem is to be made there. */
+function requireMemory({ size, badRanges }: Candidate): void {
+  requireUsable(size, badRanges.list())
+}
+
+/** Claims what is there, and changes nothing. */
+export function findTarget(path: string, options: TargetOptions): Candidate {
   const made = parseName(path).instance !== undefined || targetsOf(path).length > 1
-  if (made) return openNode(path, options)
+  if (made) return presentNode(path, options)
   const found = statSync(path, { throwIfNoEntry: false })
   if (found === undefined) {
     refuseMissingDevice(path)
-    return createFile(path, options)
+    return newFile(path, options)
   }
   requireKind(path, found)
-  return found.isFile() ? openFile(path, found.size, options) : openNode(path, options)
+  return found.isFile() ? presentFile(path, found.size, options) : presentNode(path, options)
 }
 
 function requireKind(path: string, found: Stats): void {
@@ -69,16 +115,31 @@ function requireSize(path: string, size: number, advice: string): void {
   )
 }
 
-function createFile(path: string, options: TargetOptions): Target {
-  if (options.size === undefined) {
+function newFile(path: string, { size }: TargetOptions): Candidate {
+  if (size === undefined) {
     throw new CliError(`${path} does not exist: give its size, for example --size 1G`)
   }
-  requireSize(path, options.size, '')
+  requireSize(path, size, '')
+  return {
+    ...fileOf(size),
+    badRanges: new BadRanges(),
+    isNew: true,
+    take: () => createFile(path, size),
+    leave() {},
+  }
+}
+
+/** Whole pages of a file can be mapped. */
+function fileOf(size: number): Pick<Candidate, 'size' | 'align'> {
+  return { size: size - (size % PAGE_SIZE), align: PAGE_SIZE }
+}
+
+function createFile(path: string, size: number): Target {
   const fd = openSync(path, 'wx', 0o600)
   try {
     // The umask may have taken the owner's bits away.
     fchmodSync(fd, 0o600)
-    ftruncateSync(fd, options.size)
+    ftruncateSync(fd, size)
     return { ...claim(path), created: true }
   } catch (error) {
     unlinkSync(path)
@@ -88,7 +149,7 @@ function createFile(path: string, options: TargetOptions): Target {
   }
 }
 
-function openFile(path: string, present: number, options: TargetOptions): Target {
+function presentFile(path: string, present: number, options: TargetOptions): Candidate {
   const wanted = options.size ?? present
   requireSize(path, wanted, ': give more with --size')
   if (wanted < present && !options.force) {
@@ -97,27 +158,54 @@ function openFile(path: string, present: number, options: TargetOptions): Target
       `${path}: will not shrink the file to ${sizes}: use --force if that is right`,
     )
   }
-  const fd = openSync(path, 'r+')
-  try {
-    const read = readerOf(fd)
-    // An empty file cannot be mapped, and there is nothing in it to protect.
-    if (present > 0) {
-      const target = claim(path)
-      if (!options.force) guarded(target, () => refuseContents(path, target, read, true))
-      if (wanted === present) return target
-      target.device.close()
+  // An empty file cannot be mapped, and there is nothing in it to protect.
+  if (present === 0) return emptyFile(path, wanted)
+  const target = claim(path, options.open)
+  return guarded(target, ({ device }) => {
+    const read = readerOf(device.region!.fd)
+    if (!options.force) refuseContents(path, target, read, true)
+    return {
+      ...fileOf(wanted),
+      badRanges: below(wanted, device),
+      isNew: false,
+      take: () => (wanted === present ? target : guarded(target, () => resize(target, wanted))),
+      leave: () => device.close(),
     }
-    ftruncateSync(fd, wanted)
-    return claim(path)
-  } finally {
-    closeSync(fd)
+  })
+}
+
+function emptyFile(path: string, size: number): Candidate {
+  accessSync(path, constants.R_OK | constants.W_OK)
+  return {
+    ...fileOf(size),
+    badRanges: new BadRanges(),
+    isNew: false,
+    take() {
+      truncateSync(path, size)
+      return claim(path)
+    },
+    leave() {},
   }
 }
 
-function openNode(path: string, options: TargetOptions): Target {
-  const target = claim(path)
-  return guarded(target, () => {
-    const { size, memory } = target.device
+/** The claim is not let go of in between: nobody's mount loses its memory. */
+function resize({ device, holder }: Target, size: number): Target {
+  ftruncateSync(device.region!.fd, size)
+  const resized = claim(device.path, openWhole, holder)
+  device.close()
+  return resized
+}
+
+function below(size: number, { badRanges }: DaxDevice): BadRanges {
+  const found = new BadRanges()
+  for (const { offset, length } of badRanges.within(0, size)) found.add(offset, length)
+  return found
+}
+
+function presentNode(path: string, options: TargetOptions): Candidate {
+  const target = claim(path, options.open)
+  return guarded(target, ({ device }) => {
+    const { size, align, memory, badRanges } = device
     if (options.size !== undefined && options.size !== size) {
       const sentence = `${path} has ${formatSize(size)}: --size is for files, leave it out`
       throw new CliError(sentence)
@@ -129,13 +217,17 @@ function openNode(path: string, options: TargetOptions): Target {
       return bytes
     }
     if (!options.force) refuseContents(path, target, read, false)
-    return target
+    const whole = { size, align, badRanges, isNew: false }
+    return { ...whole, take: () => target, leave: () => device.close() }
   })
 }
 
-function claim(path: string): Target {
-  const device = openByName(path, { whole: true })
-  const holder: Holder = { purpose: 'mkfs' }
+function openWhole(path: string): DaxDevice {
+  return openByName(path, { whole: true })
+}
+
+function claim(path: string, open = openWhole, holder: Holder = { purpose: 'mkfs' }): Target {
+  const device = open(path)
   return guarded({ device, holder, created: false }, (target) => {
     fsDaxGet(device, holder)
     return target

@@ -2,13 +2,16 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  closeSync,
   cpSync,
   existsSync,
   mkdirSync,
+  openSync,
   readFileSync,
   statSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -276,6 +279,34 @@ t.test('a region that cannot be mounted', { skip: skipMounts }, async (t) => {
   }
   t.equal(mountAt(mountpoint), undefined, 'nothing is left behind')
   t.equal(whoHolds(region), undefined)
+})
+
+t.test('a damaged region that is not mounted: what, where, and what helps', async (t) => {
+  const directory = scratch()
+  const [empty, damaged] = [join(directory, 'empty'), join(directory, 'damaged')]
+  writeFileSync(empty, Buffer.alloc(32 << 20))
+  t.match(await runProgram('mkfs.holdfast', ['--size', '32M', damaged]), { status: 0 })
+  const images = [6 << 20, 8 << 20]
+  const fd = openSync(damaged, 'r+')
+  for (const image of images) writeSync(fd, Buffer.alloc(4096, 7), 0, 4096, image)
+  closeSync(fd)
+  const cases: [string, string][] = [
+    [empty, 'superblock at region offset 8: no .*; mkfs.holdfast makes a filesystem'],
+    [
+      damaged,
+      `checkpoint slot 0 at region offset ${images[0]}: .*; run fsck.holdfast --repair ${damaged}`,
+    ],
+  ]
+  for (const [region, sentence] of cases) {
+    const looks = [['status'], ['rmap'], ['dump', '--index', join(directory, 'index')]]
+    const outcomes = await Promise.all(
+      looks.map((words) => runProgram('holdfast', [...words, region])),
+    )
+    for (const { status, stderr } of outcomes) {
+      t.equal(status, 1)
+      t.match(stderr, new RegExp(`^holdfast: (there is no index to be had: )?${sentence}\\n$`))
+    }
+  }
 })
 
 t.test('mount, look, unmount', { skip: skipMounts }, async (t) => {

@@ -148,6 +148,32 @@ for (const mode of MODES) {
   })
 }
 
+t.test('what lost its last name before or during a freeze is freed after the thaw', async (t) => {
+  const { fs, memory } = scratchFilesystem(32 * MIB, 'cacheline')
+  const { inodes, blocks } = fs.administration.status()
+  const [before, during] = ['before', 'during'].map((file) => {
+    const handle = create(fs, file)
+    fs.write(handle, 0, Buffer.alloc(8192, 7), 0, 8192, plain)
+    fs.unlink(1, name(file))
+    return handle
+  }) as [Handle, Handle]
+  const letGo = (handle: Handle) => {
+    fs.release(handle)
+    fs.forget(handle.ino, 1)
+  }
+  letGo(before)
+  await fs.administration.freeze()
+  const copy = digest(memory)
+  letGo(during)
+  await turns(20)
+  t.equal(digest(memory), copy)
+  t.equal(fs.administration.status().inodes, inodes + 2)
+  fs.administration.thaw()
+  await turns(20)
+  t.match(fs.administration.status(), { inodes, blocks: { free: blocks.free } })
+  await fs.unmount()
+})
+
 /** Flushes take until `release` is called. */
 function holdFlushes(memory: SimulatedMemory): () => void {
   const { flushAsync } = memory

@@ -109,6 +109,9 @@ for (const [kind, sizes] of [
       const gone = await runProgram('holdfast', ['mount', names, mount.mountpoint])
       const why = `target ${at} \\(uuid [0-9a-f-]{36}\\) is missing, ${paths[at]}x does not exist: name`
       t.match(gone, { status: 32, stderr: new RegExp(why) })
+      const looks = [['status'], ['rmap'], ['dump']]
+      const looked = await Promise.all(looks.map((one) => runProgram('holdfast', [...one, names])))
+      for (const one of looked) t.match(one, { status: 1, stderr: new RegExp(why) })
     }
     truncateSync(c!, 0)
     const cut = await runProgram('holdfast', ['mount', region, mount.mountpoint])

@@ -16,6 +16,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { t } from 'tap'
 import { format } from '../mkfs/format.ts'
+import { createRegion } from '../mkfs/region.ts'
+import { openTarget } from '../mkfs/target.ts'
 import { openDevice } from '../src/dax/device.ts'
 import { fsDaxGet } from '../src/dax/holder.ts'
 import { SimulatedMemory } from '../src/dax/simulated-memory.ts'
@@ -191,6 +193,69 @@ t.test('a file grows with --size, and shrinks only with --force', (t) => {
   const device = openDevice(region, { readOnly: true })
   t.equal(requireSuperblock(readSuperblocks(device.memory)).geometry.size, 32 * MIB, 'whole units')
   device.close()
+  t.end()
+})
+
+/** A file of 32 MiB that is to stay as it is, and whether it has. */
+function keptFile(dir: string, name: string) {
+  const path = join(dir, name)
+  writeFileSync(path, Buffer.alloc(32 * MIB, name))
+  const kept = () => readFileSync(path).equals(Buffer.alloc(32 * MIB, name))
+  return { path, kept }
+}
+
+t.test('bad memory is refused before --size changes the file', (t) => {
+  const { path, kept } = keptFile(t.testdir(), 'region')
+  const open = (bad: number) => (opened: string) => {
+    const device = openDevice(opened)
+    device.badRanges.add(bad, BLOCK_SIZE)
+    return device
+  }
+  for (const size of [32 * MIB, 48 * MIB, 64 * MIB]) {
+    const options = { size, force: true, open: open(0) }
+    t.throws(() => openTarget(path, options), { message: /^superblock at region offset 0: .*bad/ })
+    t.ok(kept(), `${size} bytes`)
+  }
+  // There was the backup superblock; with the new size it is elsewhere.
+  const { device } = openTarget(path, { size: 64 * MIB, force: true, open: open(32 * MIB - 4096) })
+  t.equal(device.size, 64 * MIB)
+  device.close()
+  t.equal(statSync(path).size, 64 * MIB)
+  const shrink = { size: 32 * MIB, force: true, open: open(48 * MIB) }
+  openTarget(path, shrink).device.close()
+  t.equal(statSync(path).size, 32 * MIB, 'what is bad behind its end does not matter')
+  t.end()
+})
+
+t.test('whatever else is refused: no file is made, none resized', (t) => {
+  const dir = t.testdir()
+  const [free, taken] = [keptFile(dir, 'free'), keptFile(dir, 'taken')]
+  put(taken.path, 8, Buffer.from('HOLDFAST'))
+  const before = statSync(taken.path).mtimeMs
+  const fresh = join(dir, 'fresh')
+  const refused = (args: string[], sentence: RegExp) => {
+    t.match(mkfs('--size', '64M', ...args), { status: 1, err: sentence })
+    t.ok(free.kept(), args.join(' '))
+    t.equal(statSync(taken.path).mtimeMs, before)
+    t.notOk(existsSync(fresh))
+  }
+  refused(['--linear', free.path, fresh, taken.path], /holds a holdfast filesystem/)
+  refused(['--striped', '--chunk', '1M', free.path, fresh], /--chunk must be a multiple/)
+  refused(['--striped', '--chunk', '64M', free.path, fresh], /too small for a chunk/)
+  refused(['--linear', free.path, join(dir, 'no', 'such', 'place')], /no such/i)
+  refused(['--linear', fresh, fresh], /is named twice/)
+  const region = { size: 64 * MIB, align: 1 << 30, isStatic: false, force: false }
+  t.throws(() => createRegion(free.path, region), { message: /needs at least/ })
+  t.ok(free.kept(), 'a region')
+  t.end()
+})
+
+t.test('a file that was resized is claimed', (t) => {
+  const { path } = keptFile(t.testdir(), 'region')
+  const target = openTarget(path, { size: 64 * MIB, force: true })
+  t.match(mkfs('--force', path), { status: 1, err: /in use: .*mkfs/ })
+  target.device.close()
+  t.match(mkfs('--force', path), { status: 0 })
   t.end()
 })
 

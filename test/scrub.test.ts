@@ -4,7 +4,15 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { ScrubStatus } from '../src/fs/administration.ts'
 import { scratchFilesystem } from './support/core.ts'
-import { cannotMount, type MountedRegion, mountRegion, ROOT, runProgram } from './support/mounts.ts'
+import {
+  cannotMount,
+  lacks,
+  type MountedRegion,
+  mountRegion,
+  ROOT,
+  run,
+  runProgram,
+} from './support/mounts.ts'
 
 const MIB = 1024 * 1024
 const CALLER = { uid: 0, gid: 0, pid: 1, umask: 0 }
@@ -107,12 +115,12 @@ async function mounted(): Promise<MountedRegion> {
   return mount
 }
 
+const PROGRAM = join(ROOT, 'src/cli/bin/holdfast.mjs')
 const scrub = (...args: string[]) => runProgram('holdfast', ['scrub', '--json', ...args])
 
 /** Interrupted when it has begun; resolves with what it printed. */
 function interrupted(t: Test, args: readonly string[]): Promise<ScrubStatus> {
-  const program = join(ROOT, 'src/cli/bin/holdfast.mjs')
-  const child = spawn(program, ['scrub', '--json', ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(PROGRAM, ['scrub', '--json', ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
   t.teardown(() => child.kill('SIGKILL'))
   let out = ''
   child.stdout.on('data', (chunk) => {
@@ -161,4 +169,35 @@ t.test('a real mount: it goes on where it stopped', { skip: cannotMount() }, asy
   const whole = JSON.parse((await scrub('--restart', again.mountpoint)).stdout) as ScrubStatus
   t.equal(whole.checked, whole.total)
   await again.unmount()
+})
+
+const onTerminal = { skip: cannotMount() || lacks('script') }
+
+t.test('a terminal sees how far it is, a pipe does not', onTerminal, async (t) => {
+  const mount = await mounted()
+  const target = ['--file', mount.path('a'), '--method', 'sigbus']
+  t.equal((await runProgram('holdfast', ['inject', mount.mountpoint, ...target])).status, 0)
+  const command = `${PROGRAM} scrub --rate 8M ${mount.mountpoint}`
+  const { status, stdout } = await run(['script', '-qec', command, '/dev/null'])
+  t.equal(status, 1)
+  const seen = [...stdout.matchAll(/\[[^\]]*\] (\d+) % {2}([\d.]+ \w+)? {2}(4\.0 KiB bad)?/g)]
+  const percentages = seen.map(([, percentage]) => Number(percentage))
+  t.ok(
+    percentages.some((one) => one > 0 && one < 100),
+    `${percentages}`,
+  )
+  t.same(
+    percentages,
+    [...percentages].sort((a, b) => a - b),
+  )
+  t.ok(
+    seen.some(([, , size, bad]) => size?.endsWith('MiB') && bad !== undefined),
+    'what it found',
+  )
+  t.ok(stdout.lastIndexOf('\x1b[?25h') > stdout.lastIndexOf('\x1b[?25l'), 'a cursor again')
+  t.match(stdout, /MiB read, 4\.0 KiB of bad memory found: see holdfast status/)
+  const piped = await runProgram('holdfast', ['scrub', mount.mountpoint])
+  t.match(piped, { status: 0, stderr: '' })
+  t.notMatch(piped.stdout, /%/)
+  await mount.unmount()
 })

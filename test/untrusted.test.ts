@@ -2,18 +2,22 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { openSimulated } from '../src/dax/device.ts'
 import { MemoryFailure } from '../src/dax/memory.ts'
 import type { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { FsError } from '../src/fs/errors.ts'
 import type { Filesystem } from '../src/fs/filesystem.ts'
+import { inspect } from '../src/fs/inspection.ts'
 import { MediaError } from '../src/media/errors.ts'
 import { BLOCK_SIZE } from '../src/media/geometry.ts'
+import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
 import { type DumpOptions, dump } from '../tools/dump.ts'
 import { mountMemory } from './crash/mounting.ts'
 import { mixSeeds } from './crash/random.ts'
 import { applyMutations } from './fuzz/apply.ts'
 import { copyOfBase } from './fuzz/bases.ts'
 import { generate } from './fuzz/generate.ts'
+import type { Mutation } from './fuzz/mutation.ts'
 import { scratch } from './support/mounts.ts'
 
 const SEED = 33
@@ -122,3 +126,47 @@ t.test('an index that turns out to be damaged is not saved over a good image', a
     t.equal(after.where, before.where)
   }
 })
+
+/** What is wrong, and where. A row that only a look meets lies where its image does. */
+const DAMAGE: readonly (readonly [Mutation, RegExp])[] = [
+  [{ kind: 'sql', sql: 'UPDATE free SET blocks = -1' }, /^index at .* -1 blocks; /],
+  [{ kind: 'sql', sql: 'DROP TABLE poison', loose: true }, /^checkpoint image at .* its tables /],
+  [
+    { kind: 'sql', sql: "UPDATE rmap SET file_block = 'x' WHERE owner > 0", loose: true },
+    /^index at .* an extent of owner \d+ has /,
+  ],
+  [
+    { kind: 'blind', structure: 'image', at: 0, hex: '0011' },
+    /^checkpoint slot 0 at .* checksum; /,
+  ],
+  [{ kind: 'poison', structure: 'image', at: 0, pages: 1 }, /^failed memory at .* be read: /],
+]
+
+t.test('status and rmap of a damaged region: what is wrong, where, and what helps', async (t) => {
+  for (const [damage, message] of DAMAGE) {
+    const memory = await copyOfBase('clean')
+    const { slots, checkpoint } = requireSuperblock(readSuperblocks(memory))
+    const where = ` at region offset ${slots[checkpoint.slot][0]!.block * BLOCK_SIZE}: `
+    applyMutations(memory, [damage])
+    const said = sentenceOfLook(memory)
+    t.match(said, message)
+    t.ok(said?.includes(where), `${said}`)
+    t.match(said, /\brun fsck\.holdfast --repair simulated$/)
+  }
+})
+
+/** What `holdfast status` and `holdfast rmap` come upon. */
+function sentenceOfLook(memory: SimulatedMemory): string | undefined {
+  try {
+    const inspection = inspect(openSimulated(memory))
+    try {
+      inspection.status()
+      inspection.rmap(0, memory.size, Number.MAX_SAFE_INTEGER)
+      return undefined
+    } finally {
+      inspection.close()
+    }
+  } catch (error) {
+    return (error as Error).message
+  }
+}

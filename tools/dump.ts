@@ -5,9 +5,12 @@
 import { writeFileSync } from 'node:fs'
 import { openByName } from '../src/bus/open.ts'
 import { print, printJson } from '../src/cli/output.ts'
+import { isHeld } from '../src/dax/claim.ts'
+import type { DaxDevice } from '../src/dax/device.ts'
 import { bootId } from '../src/dax/identity.ts'
 import type { Memory } from '../src/dax/memory.ts'
 import { findIndex } from '../src/fs/check/find-index.ts'
+import { mountError } from '../src/fs/mount.ts'
 import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
 import { dumpJournal, journalLines } from './dump-journal.ts'
 import { dumpSuperblocks, superblockLines } from './dump-superblock.ts'
@@ -27,7 +30,10 @@ export function dump(region: string, options: DumpOptions = {}): void {
     const { memory } = device
     if (options.json) printJson(toJson(memory, options))
     else printLines(memory, options)
-    if (options.index !== undefined) writeIndex(memory, options.index, options.json ?? false)
+    if (options.index !== undefined) writeIndex(device, options.index, options.json ?? false)
+  } catch (error) {
+    // What is mounted changes while it is read: it need not be damaged.
+    throw isHeld(region) ? error : mountError(device, error, 0)
   } finally {
     device.close()
   }
@@ -53,13 +59,14 @@ function readable(memory: Memory) {
 }
 
 /** The index as the next mount would see it, or as much of it as can be had. */
-function writeIndex(memory: Memory, path: string, quiet: boolean): void {
+function writeIndex(device: DaxDevice, path: string, quiet: boolean): void {
+  const { memory } = device
   const pair = readSuperblocks(memory)
   const superblock = requireSuperblock(pair)
   const findings = { problems: [], notices: [] }
   const options = { bootId: bootId(), mounted: false }
   const found = findIndex(memory, pair, superblock, options, findings)
-  if (found === undefined) throw new Error(noIndex(findings.problems))
+  if (found === undefined) throw new Error(noIndex(device, findings.problems))
   const { index, sequence, damage } = found.salvaged
   try {
     // Never over something else; private, for it names every file.
@@ -71,6 +78,8 @@ function writeIndex(memory: Memory, path: string, quiet: boolean): void {
   if (!quiet) print(`index up to sequence ${sequence} written to ${path}`)
 }
 
-function noIndex(problems: readonly { message: string }[]): string {
-  return `there is no index to be had: ${problems.map(({ message }) => message).join('; ')}`
+function noIndex({ path }: DaxDevice, problems: readonly { message: string }[]): string {
+  const why = problems.map(({ message }) => message).join('; ')
+  const remedy = isHeld(path) ? 'unmount it, and try again' : `run fsck.holdfast --repair ${path}`
+  return `there is no index to be had: ${why}; ${remedy}`
 }

@@ -5,9 +5,10 @@
 import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
+import { openByName } from '../bus/open.ts'
 import { type HolderRecord, isHeld, whoHolds } from '../dax/claim.ts'
 import { DaxError } from '../dax/errors.ts'
-import { mapName } from '../dax/name.ts'
+import { mapName, targetsOf } from '../dax/name.ts'
 import { isRegionKey, regionKey } from '../dax/region.ts'
 import {
   findSocket,
@@ -38,8 +39,18 @@ export function resolveTarget(text: string): Target {
   const path = canonicalRegion(text)
   const mount = holdfastMountOf(path, mounts)
   if (mount !== undefined) return byMount(mount, mounts)
-  const key = regionKey(path)
+  const key = keyOf(path)
   return byRegion(path, key, whoHolds(path), mounts)
+}
+
+/** A mapped device is known by its first target; the others may still say which one is missing. */
+function keyOf(path: string): string {
+  try {
+    return regionKey(path)
+  } catch (error) {
+    if (targetsOf(path).length > 1) openByName(path, { readOnly: true }).close()
+    throw error
+  }
 }
 
 /**

@@ -2,9 +2,15 @@
 import type { DaxDevice } from '../dax/device.ts'
 import { bootId } from '../dax/identity.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
-import { readSuperblocks, requireSuperblock, type Superblock } from '../media/superblock.ts'
+import {
+  imageOffset,
+  readSuperblocks,
+  requireSuperblock,
+  type Superblock,
+} from '../media/superblock.ts'
 import type { RmapRow, Status } from './administration.ts'
 import { pathOf } from './failure.ts'
+import { mountError } from './mount.ts'
 import { type Recovered, recover } from './recovery.ts'
 import { rmapRows } from './rmap-report.ts'
 
@@ -14,16 +20,28 @@ export interface Inspection {
   close(): void
 }
 
-/** Throws MediaError for a region that is no filesystem, or whose structures are damaged. */
+/**
+ * Throws MediaError for a region that is no filesystem, or whose structures are damaged; so does
+ * every look that meets damage. The sentence is the one that a mount says.
+ */
 export function inspect(device: DaxDevice): Inspection {
-  const superblock = requireSuperblock(readSuperblocks(device.memory))
-  const recovered = recover(device.memory, superblock, { bootId: bootId() })
+  const told = <T>(offset: number, look: () => T): T => {
+    try {
+      return look()
+    } catch (error) {
+      throw mountError(device, error, offset)
+    }
+  }
+  const superblock = told(0, () => requireSuperblock(readSuperblocks(device.memory)))
+  const image = imageOffset(superblock)
+  const recovered = told(image, () => recover(device.memory, superblock, { bootId: bootId() }))
   const { index } = recovered
   return {
-    status: () => statusOf(superblock, recovered),
+    status: () => told(image, () => statusOf(superblock, recovered)),
     rmap(offset, length, limit) {
       const path = (ino: number) => pathOf(index, ino)
-      return rmapRows(index, superblock.geometry.size, offset, length, limit, path)
+      const { size } = superblock.geometry
+      return told(image, () => rmapRows(index, size, offset, length, limit, path))
     },
     close: () => index.close(),
   }

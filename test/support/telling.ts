@@ -19,9 +19,10 @@ export async function tellingClient(
   mount: MountedRegion,
   name: string,
   [kind, ...rest]: readonly [kind: string, ...rest: string[]],
+  timeoutMs = 120_000,
 ): Promise<void> {
   const command = ['python3', '-B', clientPath(name), kind, mount.mountpoint, ...rest]
-  const { status, stdout, stderr } = await runClient(command, { timeoutMs: 120_000 })
+  const { status, stdout, stderr } = await runClient(command, { timeoutMs })
   for (const line of stdout.trim().split('\n').filter(Boolean)) {
     const [what, ok, detail] = JSON.parse(line) as [string, boolean, string]
     t.ok(ok, ok ? what : `${what} (${detail})`)
