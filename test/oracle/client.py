@@ -1,14 +1,16 @@
 """One random sequence of system calls in an empty directory; a line for each with what it gave.
 
-    client.py DIRECTORY SEED OPERATIONS [FIRST]
+    client.py DIRECTORY SEED OPERATIONS [FIRST [blocks]]
 
 The sequence depends on the seed alone, never on results: two filesystems that behave alike print
-the same lines, and a shorter run is a prefix of a longer one. Lines before FIRST are not printed.
+the same lines, and a shorter run is a prefix of a longer one. Lines before FIRST are not printed. Allocated blocks are
+compared with `blocks`: without it they may still be in the page cache.
 """
 import ctypes, errno, hashlib, mmap, os, random, stat, struct, sys
 
 directory, seed, operations = os.fsencode(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 first = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+with_blocks = 'blocks' in sys.argv[5:]
 libc = ctypes.CDLL(None, use_errno=True)
 rng = random.Random(seed)
 os.umask(0o022)
@@ -23,6 +25,8 @@ USERS = [0, 0, 0, 1000, 1001]
 SLOTS = [None] * 8
 AT_FDCWD, AT_SYMLINK_FOLLOW = -100, 0x400
 XATTRS = [b'user.one', b'user.two', b'trusted.t', b'security.s', b'user.', b'bogus.x', b'user.' + b'n' * 251]
+# Later than what do_utime sets.
+TIMES_MAX = 1 << 60
 written = 0
 
 
@@ -64,13 +68,24 @@ def digest(data):
     return f'{len(data)}:{hashlib.blake2b(data, digest_size=6).hexdigest()}'
 
 
+def when(nanoseconds):
+    """A time that no call has set is one of the clock's."""
+    return nanoseconds if nanoseconds < TIMES_MAX else 'now'
+
+
 def describe(found):
     mode = found.st_mode
-    if stat.S_ISREG(mode):
-        # Whether it stays after a write depends on groups of which a FUSE daemon is not told.
+    if stat.S_ISREG(mode) and not mode & stat.S_IXGRP:
+        # An sgid that means no execution: whether it stays after a write depends on the groups of
+        # who wrote, of which a FUSE daemon is not told.
         mode &= ~stat.S_ISGID
     size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
-    return f'{mode:o} {found.st_uid}:{found.st_gid} n{found.st_nlink} s{size} r{found.st_rdev}'
+    owner, blocks = f'{found.st_uid}:{found.st_gid}', ''
+    if stat.S_ISREG(mode) and with_blocks:
+        blocks = f' b{found.st_blocks}'
+    # What is written to a pipe is the kernel's affair.
+    modified = '' if stat.S_ISFIFO(mode) else f' m:{when(found.st_mtime_ns)}'
+    return f'{mode:o} {owner} n{found.st_nlink} s{size} r{found.st_rdev}{blocks}{modified}'
 
 
 def slot():
@@ -191,7 +206,10 @@ def do_mmap():
             before = digest(view[:])
             view[:] = data
             view.flush()
-            return before
+        # tmpfs does not see a store into a page that was written before, so its time stays.
+        os.seteuid(0)
+        os.utime(fd, ns=(written, written))
+        return before
     return run
 
 

@@ -12,6 +12,8 @@ const SECONDS_PER_1000 = 10
 
 export interface Sequence {
   readonly seed: number
+  /** Does a write allocate at once? */
+  readonly blocks: boolean
   readonly operations: number
 }
 
@@ -28,10 +30,12 @@ export async function compare(
 }
 
 /** The lines of one run in a fresh directory below `place`. */
-async function record(place: string, { seed, operations }: Sequence): Promise<string[]> {
+async function record(place: string, sequence: Sequence): Promise<string[]> {
+  const { seed, operations, blocks } = sequence
   const directory = join(place, `seed-${seed}`)
-  const command = `mkdir "$0" && python3 "$1" "$0" "$2" "$3"; status=$?; rm -rf "$0"; exit $status`
+  const command = `mkdir "$0" && python3 "$1" "$0" "$2" "$3" 0 "$4"; status=$?; rm -rf "$0"; exit $status`
   const words = ['bash', '-c', command, directory, CLIENT, String(seed), String(operations)]
+  words.push(blocks ? 'blocks' : '')
   const timeoutMs = 20_000 + (operations / 1000) * SECONDS_PER_1000 * 1000
   const outcome = await runClient(words, { timeoutMs })
   if (outcome.status !== 0) throw new Error(`seed ${seed}: ${outcome.stderr}`)
