@@ -5,13 +5,14 @@
 import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { GUARD_OK, MAP_FILE, native } from '../src/native/binding.ts'
-import { lacks, PythonClient, scratch } from './support/mounts.ts'
+import { lacks, run, scratch } from './support/mounts.ts'
 
 const PAGE = 4096
 const WORD = 8
-const MILLISECONDS = 300
+const SECONDS = 0.4
 const directory = scratch('memory')
 
 function mapFile(name: string, durable: boolean) {
@@ -49,20 +50,6 @@ t.test('any range, at any place in its words', async (t) => {
   t.pass('all are as written, and nothing around them changed')
 })
 
-/** Looks at a word for a time, and says which values it has had. */
-const LOOKER = `
-import ctypes
-file = open(sys.argv[2], "r+b")
-view = mmap.mmap(file.fileno(), 4096)
-word = ctypes.c_uint64.from_buffer(view, int(sys.argv[3]))
-def look(seconds):
-    seen, end = set(), time.monotonic() + seconds
-    while time.monotonic() < end:
-        for _ in range(1000):
-            seen.add(word.value)
-    return " ".join(f"{value:016x}" for value in sorted(seen))
-`
-
 /** The word is the first of a cache line, where the processor cuts a store that crosses into it. */
 const CASES = [
   { offset: 3, length: 100, word: 64 },
@@ -70,10 +57,15 @@ const CASES = [
   { offset: 3, length: 64, word: 64 },
 ]
 
+const LOOKER = fileURLToPath(new URL('clients/look.c', import.meta.url))
 const alone = cpus().length < 2 && 'one processor: nobody looks while another stores'
-const skip = lacks('python3') || alone
-for (const { offset, length, word } of CASES) {
-  t.test(`${length} bytes stored at ${offset}, word ${word} looked at`, { skip }, async (t) => {
+const skip = lacks('cc') || alone
+
+t.test('nobody sees a word half stored', { skip }, async (t) => {
+  const look = join(directory, 'look')
+  const compiled = await run(['cc', '-O2', '-o', look, LOOKER])
+  t.equal(compiled.status, 0, compiled.stderr)
+  for (const { offset, length, word } of CASES) {
     const { file, id } = mapFile(`word-${offset}-${length}`, false)
     const values = [0x11, 0xee].map((byte) => Buffer.alloc(length, byte))
     const expected = values.map((value) => {
@@ -85,21 +77,16 @@ for (const { offset, length, word } of CASES) {
         .toString(16)
         .padStart(2 * WORD, '0')
     })
-    const looker = new PythonClient(LOOKER, [file, String(word)])
-    await looker.ready
-    let seen: string | undefined
-    const looking = looker.evaluate<string>(`look(${MILLISECONDS / 1000})`).then((answer) => {
-      seen = answer?.value ?? 'the looker died'
+    let seen: string[] | undefined
+    const looking = run([look, file, `${word}`, `${SECONDS}`]).then(({ stdout }) => {
+      seen = stdout.trim().split('\n')
     })
     for (let stores = 0; seen === undefined; stores++) {
       native.copyIn(id, offset, values[stores & 1]!, 0, length, false)
       if (stores % 5000 === 0) await new Promise(setImmediate)
     }
     await looking
-    await looker.stop()
-    t.same(
-      seen?.split(' ').filter((value) => !expected.includes(value)),
-      [],
-    )
-  })
-}
+    const torn = seen?.filter((value) => !expected.includes(value))
+    t.same(torn, [], `${length} bytes stored at ${offset}, word ${word} looked at`)
+  }
+})
