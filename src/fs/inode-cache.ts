@@ -6,7 +6,7 @@ import type { Geometry } from '../media/geometry.ts'
 import { EIO, FsError } from './errors.ts'
 import { FileExtents } from './file-extents.ts'
 
-/** Inodes kept per generation; two generations live at a time. */
+/** Inodes a generation grows by, beyond the pinned ones; two generations live at a time. */
 const GENERATION = 8192
 
 type Times = Pick<InodeRow, 'atime' | 'atimeNs' | 'mtime' | 'mtimeNs' | 'ctime' | 'ctimeNs'>
@@ -20,6 +20,8 @@ export class CachedInode {
   lazyTimes: Times | undefined
   /** In the running transaction's list of inodes to put. */
   touched = false
+  /** Of a directory: the largest cookie when its last listing began, where that one ends. */
+  lastCookie = Number.MAX_SAFE_INTEGER
   /** Blocks set aside for this file while it grows; see Allocator. */
   window: { block: number; blocks: number } | undefined
 
@@ -34,11 +36,15 @@ export function timesOf({ atime, atimeNs, mtime, mtimeNs, ctime, ctimeNs }: Inod
 
 /**
  * A generational cache: what is used moves to the young map; when that is full, the old one is
- * dropped but for pinned inodes. INVARIANT: an inode is one object while any operation runs.
+ * dropped but for pinned inodes. INVARIANT: an inode is one object while any operation runs, for
+ * nothing is dropped before the operation is over, however many inodes it asks for.
  */
 export class InodeCache {
   #young = new Map<number, CachedInode>()
   #old = new Map<number, CachedInode>()
+  /** The young map is full beyond it: pinned inodes alone never fill one. */
+  #limit = GENERATION
+  #turning = false
   readonly #index: Index
   readonly #geometry: Geometry
   readonly #isPinned: (ino: number) => boolean
@@ -58,6 +64,12 @@ export class InodeCache {
     const row = this.#index.inodes.get(ino)
     if (row === undefined) return undefined
     return this.#keep(new CachedInode(row))
+  }
+
+  /** Its nlink. What is not in here stays out: a million are asked for at an unmount. */
+  links(ino: number): number | undefined {
+    const inode = this.#young.get(ino) ?? this.#old.get(ino)
+    return inode?.row.nlink ?? this.#index.inodes.links(ino)
   }
 
   add(row: InodeRow): CachedInode {
@@ -94,20 +106,23 @@ export class InodeCache {
     for (const inode of this.#old.values()) if (inode.timesDirty) yield inode
   }
 
-  *all(): IterableIterator<CachedInode> {
-    yield* this.#young.values()
-    yield* this.#old.values()
-  }
-
   #keep(inode: CachedInode): CachedInode {
     const { ino } = inode.row
     this.#old.delete(ino)
     this.#young.set(ino, inode)
-    if (this.#young.size > GENERATION) this.#turn()
+    if (this.#young.size > this.#limit) this.#turnSoon()
     return inode
   }
 
+  /** Operations are synchronous: when a microtask runs, none does. */
+  #turnSoon(): void {
+    if (this.#turning) return
+    this.#turning = true
+    queueMicrotask(() => this.#turn())
+  }
+
   #turn(): void {
+    this.#turning = false
     const previous = this.#old
     this.#old = this.#young
     this.#young = new Map()
@@ -115,6 +130,7 @@ export class InodeCache {
       const pinned = inode.timesDirty || inode.touched || this.#isPinned(inode.row.ino)
       if (pinned) this.#young.set(inode.row.ino, inode)
     }
+    this.#limit = this.#young.size + GENERATION
   }
 }
 
