@@ -162,6 +162,28 @@ t.test(
   },
 )
 
+t.test('the unmount comes before checkpoints that wait for one another', async (t) => {
+  const memory = fresh('page')
+  const fs = mountMemory(memory)
+  put(fs, 'file', Buffer.alloc(100, 1))
+  const late = { errno: constants.errno.EBUSY, message: 'the unmount takes the last checkpoint' }
+  const taken = fs.administration.checkpoint()
+  const refused = [1, 2].map(() => t.rejects(fs.administration.checkpoint(), late))
+  await fs.unmount()
+  t.ok((await taken).sequence)
+  await Promise.all(refused)
+})
+
+t.test('a checkpoint that is asked for during the unmount of a frozen filesystem', async (t) => {
+  const fs = mountMemory(fresh('page'))
+  await fs.administration.freeze()
+  const unmounted = fs.unmount()
+  await t.rejects(fs.administration.checkpoint(), {
+    message: 'the unmount takes the last checkpoint',
+  })
+  await unmounted
+})
+
 t.test('a checkpoint is in the image, without any journal', async (t) => {
   for (const mode of ['cacheline', 'page'] as const) {
     const memory = fresh(mode)

@@ -1,9 +1,11 @@
 /** Narrow places of the failure path, on the core: what exactly is hit, and what is never lost. */
 import t from 'tap'
+import { openSimulated } from '../src/dax/device.ts'
 import { FsError } from '../src/fs/errors.ts'
 import type { Filesystem } from '../src/fs/filesystem.ts'
+import { JournalFullError } from '../src/journal/journal.ts'
 import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
-import { type Scratch, scratchFilesystem } from './support/core.ts'
+import { mountDevice, type Scratch, scratchFilesystem } from './support/core.ts'
 
 const MIB = 1024 * 1024
 const BLOCK = 4096
@@ -86,6 +88,85 @@ t.test('a bad block of a full filesystem stays EIO: it never becomes a hole', as
   t.equal(fs.write(again, 5 * BLOCK, Buffer.alloc(BLOCK, 9), 0, BLOCK, plain), BLOCK)
   fs.release(again)
   t.equal(look(fs, ino, 5), 9, 'with room again it heals')
+  await fs.unmount()
+})
+
+/** A block of the slot that the next image goes to, as a region offset. */
+function standbyOf({ volume }: Filesystem): number {
+  const { slots, checkpoint } = volume.superblock
+  return (slots[checkpoint.slot === 0 ? 1 : 0][0]!.block + 2) * BLOCK
+}
+
+/** Changes one inode until `part` of the active half is used, and no checkpoint begins. */
+function useJournal(fs: Filesystem, part: number): void {
+  const { hooks, journal } = fs.volume
+  const { dirtied } = hooks
+  hooks.dirtied = () => {}
+  const { ino } = fs.create(1, Buffer.from('changed'), 0o600, 2, caller)
+  // To just below it: the record that is to cross it comes next.
+  for (let mode = 0; journal.used < journal.size * part - 256; mode++) {
+    fs.setattr(ino, { mode: 0o600 + (mode % 8) }, caller)
+  }
+  hooks.dirtied = dirtied
+}
+
+t.test('bad memory in the unused slot costs nothing when a checkpoint is due', async (t) => {
+  const { fs, device } = scratchFilesystem(32 * MIB, 'cacheline')
+  useJournal(fs, 0.6)
+  const taken: string[] = []
+  fs.administration.subscribe(({ event }) => taken.push(event))
+  device.memoryFailure(standbyOf(fs), BLOCK)
+  // The record of a failure must have been what made it due.
+  t.ok(fs.volume.journal.used < 1000, 'it has begun')
+  await fs.administration.checkpoint()
+  t.equal(fs.volume.shutdown, undefined)
+  t.ok(taken.includes('checkpoint'))
+  await fs.unmount()
+})
+
+t.test('... nor when the record of it needs a checkpoint to have room', async (t) => {
+  const { fs, device } = scratchFilesystem(32 * MIB, 'cacheline')
+  const { journal } = fs.volume
+  const { append } = journal
+  const { sequence } = fs.volume.superblock.checkpoint
+  journal.append = (changes, claim) => {
+    if (changes.every(({ type }) => type !== 'putPoison'))
+      return append.call(journal, changes, claim)
+    journal.append = append
+    throw new JournalFullError(100)
+  }
+  device.memoryFailure(standbyOf(fs), BLOCK)
+  t.equal(fs.volume.shutdown, undefined)
+  t.ok(fs.volume.superblock.checkpoint.sequence > sequence, 'it took one')
+  await fs.unmount()
+})
+
+t.test('... nor when it was known before the mount, with other memory', async (t) => {
+  const { fs, memory, device } = scratchFilesystem(32 * MIB, 'cacheline')
+  const [, half] = fs.volume.geometry.journal
+  useJournal(fs, 0.7)
+  const again = openSimulated(memory.crash(() => true))
+  device.close()
+  // The one that is told first makes the journal as full, and is no business of the slot.
+  again.badRanges.add(half.offset, BLOCK)
+  again.badRanges.add(standbyOf(fs), BLOCK)
+  fs.volume.index.close()
+  const next = mountDevice(again)
+  t.ok(next.volume.journal.used > next.volume.journal.size * 0.6)
+  t.equal(next.administration.status().failures.length, 2)
+  await next.administration.checkpoint()
+  t.equal(next.volume.shutdown, undefined)
+  await next.unmount()
+})
+
+t.test('... nor when the filesystem is full: there is no other place for an image', async (t) => {
+  const { fs, device } = scratchFilesystem(32 * MIB, 'cacheline')
+  const rest = fill(fs)
+  device.memoryFailure(standbyOf(fs), BLOCK)
+  t.equal(fs.volume.shutdown, undefined)
+  await t.rejects(fs.administration.checkpoint(), { message: /no room/ })
+  fs.setattr(rest, { size: 0 }, caller)
+  await fs.administration.checkpoint()
   await fs.unmount()
 })
 

@@ -139,6 +139,86 @@ t.test('the last writes of an unmount meet it: the unmount fails and says so', a
   t.not(readSuperblocks(memory).best?.state, 'clean')
 })
 
+interface Late {
+  readonly begun: Promise<void>
+  /** The msync ends: well, or with the error. */
+  readonly end: (error?: Error) => void
+}
+
+/** The next msync ends when it is told to; those beside it find nothing wrong. */
+function endLate(memory: SimulatedMemory): Late {
+  const { flushAsync } = memory
+  let begin = () => {}
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve
+  })
+  let end: Late['end'] = () => {}
+  const over = new Promise<void>((resolve, reject) => {
+    end = (error) => (error === undefined ? resolve() : reject(error))
+  })
+  memory.flushAsync = () => {
+    memory.flushAsync = flushAsync
+    begin()
+    return over
+  }
+  return { begun, end }
+}
+
+async function turns(count: number): Promise<void> {
+  for (let left = count; left > 0; left--) await new Promise((resolve) => setImmediate(resolve))
+}
+
+t.test('a commit under way meets it: an unmount beside it fails', async (t) => {
+  const { fs, memory, handle } = await dirtied()
+  const { begun, end } = endLate(memory)
+  const synced = t.rejects(fs.fsync(handle.ino, false), UNDURABLE)
+  await begun
+  let over = false
+  const unmounted = t.rejects(fs.unmount(), UNDURABLE).then(() => {
+    over = true
+  })
+  await turns(10)
+  t.notOk(over, 'it waits')
+  end(eio())
+  await Promise.all([synced, unmounted])
+  t.match(readSuperblocks(memory).best, { state: 'shutdown', shutdownReason: 'io-error' })
+})
+
+const BESIDE: Record<string, (fs: Filesystem) => void> = {
+  'an fsync': () => {},
+  'an fsync after an msync that could not wait': (fs) => fs.volume.commitNow(),
+}
+
+for (const [who, before] of Object.entries(BESIDE)) {
+  t.test(`a checkpoint under way meets it: ${who} beside it fails`, async (t) => {
+    const { fs, memory, handle } = await dirtied()
+    const { begun, end } = endLate(memory)
+    const taken = t.rejects(fs.administration.checkpoint(), UNDURABLE)
+    await begun
+    before(fs)
+    const synced = t.rejects(fs.fsync(handle.ino, false), { message: /EIO/ })
+    await turns(10)
+    end(eio())
+    await Promise.all([taken, synced])
+    await fs.unmount()
+  })
+}
+
+t.test('a checkpoint that a full journal finishes while it waits for its msync', async (t) => {
+  const { fs, memory, handle } = await dirtied()
+  const { begun, end } = endLate(memory)
+  const synced = fs.fsync(handle.ino, false)
+  await begun
+  const taken = fs.administration.checkpoint()
+  await turns(10)
+  fs.volume.hooks.makeJournalRoom()
+  end()
+  t.ok((await taken).sequence)
+  await synced
+  t.equal(fs.volume.shutdown, undefined)
+  await fs.unmount()
+})
+
 t.test('the superblocks that list a slot meet it: as for any other flush', async (t) => {
   const { fs, memory } = await dirtied()
   let failures = 0

@@ -83,6 +83,12 @@ function repair(index: Index, sequence = SEQUENCE, overlap: OverlapChoice = 'qua
 const FREE = DATA + 5
 const FREE_BLOCKS = geometry.dataEndBlock - FREE
 
+/** /gone (10), unlinked while open. */
+function removedDirectory(parent: number): string {
+  return `INSERT INTO inode VALUES(10, ${0o40755}, 0, 0, 0, 0, 0, 0, 0, ${parent},
+    1, 0, 1, 0, 1, 0, 1, 0, NULL)`
+}
+
 /** The damage, and the codes of what the checker must say: these and nothing else. */
 const DAMAGE: readonly (readonly [sql: string, ...codes: string[]])[] = [
   [
@@ -95,6 +101,13 @@ const DAMAGE: readonly (readonly [sql: string, ...codes: string[]])[] = [
   ['UPDATE inode SET ctime = 9223372036854775807 WHERE ino = 5', 'inode-time'],
   ['UPDATE inode SET size = -1 WHERE ino = 3', 'inode-size'],
   ['UPDATE inode SET parent = 1 WHERE ino = 3', 'inode-parent'],
+  [removedDirectory(-5), 'inode-parent'],
+  [removedDirectory(2 ** 60), 'inode-parent'],
+  [
+    `${removedDirectory(1)};
+     INSERT INTO dirent VALUES(10, 50, x'7a', 5, 8); UPDATE inode SET nlink = 2 WHERE ino = 5`,
+    'inode-unnamed',
+  ],
   ['UPDATE inode SET target = NULL WHERE ino = 4', 'symlink-target'],
   ['UPDATE inode SET size = 5 WHERE ino = 4', 'symlink-size'],
   ["UPDATE inode SET target = x'61' WHERE ino = 3", 'inode-target'],
@@ -355,5 +368,126 @@ t.test('every file that lost something is told, not only the first hundred', (t)
   const { lost } = repair(index)
   t.equal(lost.length, 250)
   t.match(lost[249], `inode 3: 4096 bytes at ${498 * 4096} of /link `)
+  t.end()
+})
+
+const UNIT = BLOCKS_PER_UNIT
+
+/**
+ * /one (6) has `size` blocks and was changed last, /link (3) has two behind DATA + 100; the extents
+ * of /one, and what is left of them after a repair: [block, blocks, file block] each.
+ */
+const CONFLICTS: readonly {
+  what: string
+  size: number
+  rows: readonly (readonly [block: number, blocks: number, fileBlock: number])[]
+  left: readonly (readonly [block: number, blocks: number, fileBlock: number])[]
+  lost?: readonly (string | RegExp)[]
+}[] = [
+  {
+    what: 'one block is in a checkpoint slot',
+    size: 10,
+    rows: [[DATA - 1, 10, 0]],
+    left: [[DATA, 9, 1]],
+    lost: ['inode 6: 4096 bytes at 0 of /one are zeros now; the checkpoint has their blocks'],
+  },
+  {
+    what: 'it goes on behind the region',
+    size: 1000,
+    rows: [[geometry.dataEndBlock - 10, 10 + UNIT + 1, 0]],
+    left: [[geometry.dataEndBlock - 10, 10, 0]],
+    lost: [/2097152 bytes at 40960 of .one are zeros now; the superblock has their blocks/],
+  },
+  {
+    what: 'its length makes no sense',
+    size: 4,
+    rows: [[DATA, 2 ** 60, 0]],
+    left: [[DATA, 4, 0]],
+  },
+  {
+    what: 'it goes over another file into metadata: it is wrong about both',
+    size: geometry.blocks,
+    rows: [[DATA, geometry.dataEndBlock - DATA + 1, 0]],
+    left: [
+      [DATA, 100, 0],
+      [DATA + 102, geometry.dataEndBlock - DATA - 102, 102],
+    ],
+    lost: [
+      'inode 6: 8192 bytes at 409600 of /one are zeros now; inode 3 keeps their blocks for /link',
+      /4096 bytes at \d+ of .one are zeros now; the superblock has their blocks/,
+    ],
+  },
+  {
+    what: 'it begins before the file',
+    size: 10,
+    rows: [[DATA, 11, -1]],
+    left: [[DATA + 1, 10, 0]],
+  },
+  {
+    what: 'two extents have one part of the file',
+    size: 50,
+    rows: [
+      [DATA, 11, 0],
+      [DATA + 11, 40, 10],
+    ],
+    left: [
+      [DATA, 11, 0],
+      [DATA + 12, 39, 11],
+    ],
+  },
+  {
+    what: 'one of three is inside another',
+    size: 50,
+    rows: [
+      [DATA, 20, 0],
+      [DATA + 30, 5, 10],
+      [DATA + 40, 10, 15],
+    ],
+    left: [
+      [DATA, 20, 0],
+      [DATA + 45, 5, 20],
+    ],
+  },
+]
+
+t.test('of an extent that is in the way of something only that part goes', (t) => {
+  for (const { what, size, rows, left, lost } of CONFLICTS) {
+    const index = scratchIndex()
+    index.database.exec(`DELETE FROM poison; DELETE FROM rmap WHERE owner > 0; DELETE FROM free;
+      UPDATE inode SET mtime = 9, size = ${size * 4096} WHERE ino = 6`)
+    const put = index.database.prepare('INSERT INTO rmap VALUES(?, ?, ?, ?, 0)')
+    put.run(DATA + 100, 2, 3, 0)
+    for (const [block, blocks, fileBlock] of rows) put.run(block, blocks, 6, fileBlock)
+    const repaired = repair(index, SEQUENCE, 'zero')
+    const found = index.rmap.ofOwner(6)
+    t.strictSame(
+      found.map(({ block, blocks, fileBlock }) => [block, blocks, fileBlock]),
+      left,
+      what,
+    )
+    t.match(index.rmap.ofOwner(3), [{ block: DATA + 100, blocks: 2 }], 'the other keeps its own')
+    t.equal(repaired.lost.length, lost?.length ?? 0)
+    t.match(repaired.lost, lost ?? [])
+    t.same(check(index, repaired.sequence), [], what)
+    t.same(repair(index, repaired.sequence, 'zero').kinds, [], `again: ${what}`)
+    index.close()
+  }
+  t.end()
+})
+
+t.test('what metadata takes from a file is quarantined', (t) => {
+  const index = scratchIndex()
+  index.database.exec(`UPDATE rmap SET block = ${DATA - 1}, blocks = 3 WHERE owner = 3;
+    UPDATE inode SET size = 12288 WHERE ino = 3`)
+  const { lost, sequence, zeroed } = repair(index)
+  t.match(lost, [
+    /^inode 3: 4096 bytes at 0 of \/\S+ are quarantined: reading them fails; the check/,
+  ])
+  const [first, rest] = index.rmap.ofOwner(3)
+  t.match(first, { fileBlock: 0, blocks: 1 })
+  t.match(rest, { block: DATA, fileBlock: 1, blocks: 2 })
+  t.same(zeroed, [{ block: first?.block, blocks: 1 }])
+  t.equal(index.poison.overlapping(first?.block ?? 0, 1).length, 1)
+  t.same(check(index, sequence), [])
   t.end()
 })

@@ -179,10 +179,10 @@ t.test('journal full', async (t) => {
   t.ok(journal.used <= journal.size * 0.875)
   t.ok(journal.used > journal.size * 0.87)
   t.equal(journal.lastSequence, last, 'a refused append changes nothing')
-  t.equal(journal.append(changeOf(last + 1), { freesSpace: true }), last + 1)
+  t.equal(journal.append(changeOf(last + 1), 'shrinking'), last + 1)
   for (;;) {
     try {
-      journal.append(changeOf(journal.nextSequence), { freesSpace: true })
+      journal.append(changeOf(journal.nextSequence), 'shrinking')
     } catch (error) {
       t.type(error, JournalFullError)
       break
@@ -191,7 +191,6 @@ t.test('journal full', async (t) => {
   t.ok(journal.used > journal.size * 0.99)
   const huge = [1, 2, 3, 4, 5, 6, 7, 8, 9].flatMap((ino) => [...changeOf(ino, Buffer.alloc(65536))])
   t.throws(() => journal.append(huge), RecordTooLargeError)
-  t.equal(journal.append.length, 2)
   t.same(scan(memory.crash()).seen, upTo(2, journal.lastSequence))
 })
 

@@ -35,6 +35,13 @@ export class Allocator {
    * becomes free, so that memory in use already is used again before more of a sparse file is.
    */
   #cursor: number
+  /**
+   * What the last search in vain came by, the best last: its transaction takes these before it
+   * searches again, for to ask anew for each of a thousand pieces takes seconds.
+   */
+  #fragments: BlockRange[] = []
+  /** The record that #fragments is for: what other records free may be better. */
+  #searchedFor = 0
   readonly #start: number
   readonly #wholeUnits: WholeUnits
   /** Free blocks of the table, pending ones included. */
@@ -54,17 +61,22 @@ export class Allocator {
 
   /**
    * Up to `wanted` contiguous blocks for `inode`, preferably right after region block `goal - 1`.
-   * Only chooses: the caller takes them from the free table in its transaction. Undefined when
-   * nothing is left.
+   * Only chooses: the caller takes them from the free table in its transaction, which writes the
+   * record `sequence`. Undefined when nothing is left.
    */
-  choose(inode: CachedInode, goal: number | undefined, wanted: number): BlockRange | undefined {
+  choose(
+    inode: CachedInode,
+    goal: number | undefined,
+    wanted: number,
+    sequence: number,
+  ): BlockRange | undefined {
     const window = inode.window
     if (window !== undefined && (goal === undefined || window.block === goal)) {
       return this.#fromWindow(inode, window, wanted)
     }
     this.releaseWindow(inode)
     const next = this.#after(goal, wanted)
-    const found = next ?? this.#search(wanted) ?? this.#searchOtherWindows(wanted)
+    const found = next ?? this.#find(wanted, sequence)
     if (found === undefined) return undefined
     if (next === undefined) this.#cursor = found.block + found.blocks
     if (found.blocks > wanted) {
@@ -77,7 +89,8 @@ export class Allocator {
   /** Up to `units` whole, aligned, contiguous units for a checkpoint slot. */
   chooseUnits(units: number): BlockRange | undefined {
     const large = (from: number) => this.#free.large(from)
-    const search = () => this.#scan(this.#start, units * WINDOW_BLOCKS, large, alignedPart)
+    const wanted = units * WINDOW_BLOCKS
+    const search = () => longest(this.#scan(this.#start, wanted, large, alignedPart))
     let found = search()
     if (found === undefined && this.#windows.size > 0) {
       this.releaseAllWindows()
@@ -90,7 +103,7 @@ export class Allocator {
 
   /** Some contiguous free blocks that nobody has set aside, for failure injection. */
   findFree(blocks: number): BlockRange | undefined {
-    const found = this.#scan(this.#start, blocks, (from) => this.#free.from(from))
+    const found = longest(this.#scan(this.#start, blocks, (from) => this.#free.from(from)))
     return found !== undefined && found.blocks >= blocks ? found : undefined
   }
 
@@ -106,6 +119,7 @@ export class Allocator {
   /** After a rolled-back transaction: what windows said may not be true any more. */
   releaseAllWindows(): void {
     for (const inode of this.#windows) this.releaseWindow(inode)
+    this.#fragments = []
   }
 
   /** Blocks that the record `sequence` freed: not to be reused before it is durable. */
@@ -163,37 +177,44 @@ export class Allocator {
     return part !== undefined && part.block === goal ? clip(part, wanted) : undefined
   }
 
+  #find(wanted: number, sequence: number): BlockRange | undefined {
+    if (sequence !== this.#searchedFor) this.#fragments = []
+    this.#searchedFor = sequence
+    while (this.#fragments.length > 0) {
+      const fragment = this.#fragments.pop()!
+      if (this.#isUsable(fragment)) return clip(fragment, wanted)
+    }
+    const found = this.#search(wanted) ?? this.#searchOtherWindows(wanted)
+    return found === undefined ? undefined : clip(found, wanted)
+  }
+
   /** Next fit from the cursor, then from the start; large wishes go to aligned large ranges. */
   #search(wanted: number): BlockRange | undefined {
     if (wanted >= WINDOW_BLOCKS) {
-      const large = this.#scan(this.#start, wanted, (from) => this.#free.large(from), alignedPart)
-      if (large !== undefined) {
+      const found = this.#scan(this.#start, wanted, (from) => this.#free.large(from), alignedPart)
+      if (found.length > 0) {
         this.#wholeUnits.took(wanted)
-        return clip(large, wanted)
+        return this.#best(found, wanted)
       }
     } else if (this.#wholeUnits.areScarce()) {
       const crumb = this.#searchCrumbs(wanted)
-      if (crumb !== undefined) return clip(crumb, wanted)
+      if (crumb !== undefined) return crumb
     }
     const small = (block: number) => this.#free.from(block)
     const next = this.#scan(this.#cursor, wanted, small)
-    const best =
-      next !== undefined && next.blocks >= wanted
-        ? next
-        : longer(next, this.#scan(this.#start, wanted, small))
-    return best === undefined ? undefined : clip(best, wanted)
+    if (isEnough(next, wanted)) return this.#best(next, wanted)
+    return this.#best([...next, ...this.#scan(this.#start, wanted, small)], wanted)
   }
 
   /** Room in units that are in use already, also where others set windows aside. */
   #searchCrumbs(wanted: number): BlockRange | undefined {
+    const enough = Math.min(wanted, CRUMB_BLOCKS)
     const small = (block: number) => this.#free.from(block)
-    const enough = (found: BlockRange | undefined) =>
-      found !== undefined && found.blocks >= Math.min(wanted, CRUMB_BLOCKS)
     const next = this.#scan(this.#cursor, wanted, small, crumbOf)
-    if (enough(next)) return next
+    if (isEnough(next, enough)) return this.#best(next, wanted)
     if (this.#windows.size > 0) this.releaseAllWindows()
     const first = this.#scan(this.#start, wanted, small, crumbOf)
-    return enough(first) ? first : undefined
+    return isEnough(first, enough) ? this.#best(first, wanted) : undefined
   }
 
   /** Before "no space": windows are only a wish. */
@@ -203,28 +224,46 @@ export class Allocator {
     return this.#search(wanted)
   }
 
+  /** The longest; when it is not long enough, those like it come next. */
+  #best(found: readonly BlockRange[], wanted: number): BlockRange | undefined {
+    const best = longest(found)
+    if (best === undefined || best.blocks >= wanted) return best
+    const rest = found.filter((range) => range !== best && range.blocks * 2 >= best.blocks)
+    this.#fragments = rest.reverse().sort((a, b) => a.blocks - b.blocks)
+    return best
+  }
+
+  /** All that it came by: up to the first that is long enough, or until that was sought enough. */
   #scan(
     start: number,
     wanted: number,
     page: (from: number) => BlockRange[],
     shape: (part: BlockRange) => BlockRange | undefined = (part) => part,
-  ): BlockRange | undefined {
-    let best: BlockRange | undefined
+  ): BlockRange[] {
+    const found: BlockRange[] = []
     let examined = 0
     const around = this.#free.containing(start)
     const first = around === undefined ? [] : [tail(around, start)]
-    for (let from = start + 1, ranges = first; ; ranges = page(from)) {
+    for (let from = start, ranges = first; ; ranges = page(from)) {
       for (const range of ranges) {
         for (const part of this.#usable(range)) {
-          best = longer(best, shape(part))
-          if (best !== undefined && best.blocks >= wanted) return best
+          const shaped = shape(part)
+          if (shaped !== undefined) found.push(shaped)
+          if (shaped !== undefined && shaped.blocks >= wanted) return found
         }
-        if (++examined >= RANGES_EXAMINED && best !== undefined) return best
+        if (++examined >= RANGES_EXAMINED && found.length > 0) return found
       }
       const last = ranges[ranges.length - 1]
-      if (last === undefined && from > start + 1) return best
-      from = Math.max(from, last === undefined ? 0 : last.block) + 1
+      if (last === undefined && from > start) return found
+      from = (last === undefined ? start : last.block) + 1
     }
+  }
+
+  /** Still free and not busy. */
+  #isUsable({ block, blocks }: BlockRange): boolean {
+    const range = this.#free.containing(block)
+    if (range === undefined || range.block + range.blocks < block + blocks) return false
+    return !this.#busy.overlaps(block, blocks)
   }
 
   /** A free range without its busy parts. */
@@ -249,9 +288,15 @@ function clip(range: BlockRange, wanted: number): BlockRange {
   return { block: range.block, blocks: Math.min(range.blocks, end - range.block) }
 }
 
-function longer(a: BlockRange | undefined, b: BlockRange | undefined): BlockRange | undefined {
-  if (a === undefined || b === undefined) return a ?? b
-  return b.blocks > a.blocks ? b : a
+/** The first of the longest. */
+function longest(ranges: readonly BlockRange[]): BlockRange | undefined {
+  let best: BlockRange | undefined
+  for (const range of ranges) if (best === undefined || range.blocks > best.blocks) best = range
+  return best
+}
+
+function isEnough(found: readonly BlockRange[], blocks: number): boolean {
+  return found.some((range) => range.blocks >= blocks)
 }
 
 /** The part of a range that begins at a unit boundary, if a whole unit is in it. */

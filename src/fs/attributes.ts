@@ -12,6 +12,7 @@ import {
   ERANGE,
   FsError,
 } from './errors.ts'
+import { clearBeyondEnd } from './file-blocks.ts'
 import { freeBeyondEnd, resize } from './file-space.ts'
 import type { CachedInode } from './inode-cache.ts'
 import { isDirectory, isRegular, PERMISSIONS, S_IFMT, S_ISGID, S_ISUID, S_IXGRP } from './modes.ts'
@@ -41,6 +42,7 @@ export function setattr(
   if (size !== undefined && !isRegular(inode.row.mode)) {
     throw new FsError(isDirectory(inode.row.mode) ? EISDIR : EINVAL)
   }
+  if (size !== undefined) clearBeyondEnd(volume, inode, size)
   volume.withSpace(() =>
     volume.transact((transaction) => {
       transaction.touch(inode)

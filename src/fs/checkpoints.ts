@@ -51,17 +51,29 @@ export class Checkpoints {
   #lookedAt = LOOK_NOW
   /** Journal bytes in use when there was no room for an image; undefined: there was. */
   #noRoomAt: number | undefined
+  /** Between the end of the mount and the unmount, which takes the last one. */
+  #accepting = false
 
   constructor(volume: Volume) {
     this.#volume = volume
     this.#slots = new ImageSlots(volume)
   }
 
+  /** Every failure from before the mount has had its consequences: no image can meet it. */
+  open(): void {
+    this.#accepting = true
+  }
+
+  /** The unmount: whoever waits for a checkpoint of his own gets none. */
+  close(): void {
+    this.#accepting = false
+  }
+
   /** Starts one when the journal is full enough; called after every record. */
   startIfNeeded(): void {
     const { journal, shutdown, frozen } = this.#volume
     // The thaw looks again.
-    if (shutdown !== undefined || frozen) return
+    if (shutdown !== undefined || frozen || !this.#accepting) return
     if (this.#running !== undefined || this.#slots.changing) return
     if (journal.used < journal.size * JOURNAL_USED_MAX) return
     if (this.#noRoomAt !== undefined && journal.used - this.#noRoomAt < LOOK_EVERY) return
@@ -91,33 +103,37 @@ export class Checkpoints {
    */
   async run(): Promise<CheckpointResult> {
     for (;;) {
+      this.#requireAccepting()
       if (this.#volume.frozen) await this.#thawed()
       // Whoever waited longest begins the next one; the others go on waiting.
-      while (this.#running !== undefined) await this.#running.done
-      if (this.#volume.frozen) continue
-      this.#volume.requireAlive()
-      const running = this.#tryBegin()
-      if (running === undefined) continue
-      running.done = this.#finishInSlices(running).catch((error) => this.#gaveUp(running, error))
-      await running.done
-      if (running.completed) return running
-      // Memory in its slot failed: the next one goes round it.
-      this.#volume.requireAlive()
-      if (!this.#volume.frozen) this.reserveImage(true)
+      else if (this.#running !== undefined) await this.#running.done
+      else {
+        const running = this.#tryBegin()
+        if (running === undefined) continue
+        running.done = this.#finishInSlices(running).catch((error) => this.#gaveUp(running, error))
+        await running.done
+        if (running.completed) return running
+        // Memory in its slot failed: the next one goes round it.
+        this.#requireAccepting()
+        if (!this.#volume.frozen) this.reserveImage(true)
+      }
     }
   }
 
-  async #thawed(): Promise<void> {
-    const volume = this.#volume
-    const ended = await new Promise<string>((resolve) => {
-      const stop = volume.subscribe(({ event }) => {
+  #requireAccepting(): void {
+    this.#volume.requireAlive()
+    if (!this.#accepting) throw new FsError(EBUSY, 'the unmount takes the last checkpoint')
+  }
+
+  /** The unmount ends the wait, too. */
+  #thawed(): Promise<void> {
+    return new Promise((resolve) => {
+      const stop = this.#volume.subscribe(({ event }) => {
         if (event !== 'thaw' && event !== 'unmount') return
         stop()
-        resolve(event)
+        resolve()
       })
     })
-    if (ended === 'thaw') return
-    throw new FsError(EBUSY, 'the unmount came before the thaw: it takes the last checkpoint')
   }
 
   #tryBegin(): Running | undefined {
@@ -150,7 +166,7 @@ export class Checkpoints {
     this.#slots.trim()
     if (!this.#slots.makeRoom()) {
       volume.hooks.makeSpace()
-      if (!this.#slots.makeRoom()) throw new FsError(ENOSPC, NO_ROOM)
+      if (!this.#slots.makeRoom() && !this.#fitsCompacted()) throw new FsError(ENOSPC, NO_ROOM)
     }
     const { standby } = this.#slots
     const sequence = volume.journal.lastSequence
@@ -165,13 +181,20 @@ export class Checkpoints {
   }
 
   /** An index that was large once is no reason to write as much for ever. */
-  #compactIndex(): void {
+  #compactIndex(always = false): void {
     const { index } = this.#volume
     try {
-      if (index.isSparse()) index.compact()
+      if (always || index.isSparse()) index.compact()
     } catch (error) {
       if (!isIndexFull(error)) throw error
     }
+  }
+
+  /** A page that is partly empty takes the same room as a full one. */
+  #fitsCompacted(): boolean {
+    if (!this.#volume.index.hasFreePages()) return false
+    this.#compactIndex(true)
+    return this.#slots.makeRoom()
   }
 
   async #finishInSlices(running: Running): Promise<void> {
@@ -179,7 +202,9 @@ export class Checkpoints {
       await new Promise<void>((resolve) => setImmediate(resolve))
     }
     // Data first: a superblock that names extents must not be durable before their bytes are.
-    if (this.#running === running) await running.checkpointer.flush()
+    await this.#volume.journal.alone(async () => {
+      if (this.#running === running) await running.checkpointer.flush()
+    })
     if (this.#running === running) this.#complete(running)
   }
 
@@ -279,6 +304,12 @@ export class Checkpoints {
     this.#lookedAt = journal.used
   }
 
+  /** Half of the margin is theirs: the other half is for what the next look does not see yet. */
+  imageMayGrow(): boolean {
+    if (this.#lookedAt !== LOOK_NOW || this.#slots.changing) return true
+    return this.#slots.hasRoom(IMAGE_MARGIN / 2)
+  }
+
   #reserveBoth(): boolean {
     const [one, other] = [this.#slots.reserve(0), this.#slots.reserve(1)]
     return one && other
@@ -295,7 +326,7 @@ export class Checkpoints {
     slots.move(slots.standby)
   }
 
-  /** A crash may have come between the record of poison in the standby slot and its consequence. */
+  /** The older superblock, where the newer one is lost, may list what was taken out since. */
   dropKnown(): void {
     const { superblock, index } = this.#volume
     const failed = superblock.slots[this.#slots.standby].flatMap(({ block, blocks }) =>
@@ -304,12 +335,15 @@ export class Checkpoints {
     if (failed.length > 0) this.dropUnits(failed)
   }
 
-  /** Takes poisoned units out of the standby slot. */
-  dropUnits(failed: readonly BlockRange[]): void {
+  /**
+   * Takes failed units out of the standby slot. `record` puts the failure on record: it may start
+   * the next checkpoint, or need one, so it comes when no image goes to these units any more.
+   */
+  dropUnits(failed: readonly BlockRange[], record = () => {}): void {
     this.abandon()
-    // Before the record: it may start the next checkpoint, which needs the slot.
+    // Before the records: the next checkpoint needs the slot.
     this.#lookedAt = LOOK_NOW
-    this.#slots.drop(failed)
+    this.#slots.drop(failed, record)
   }
 }
 

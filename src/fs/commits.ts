@@ -40,12 +40,7 @@ export class Commits {
 
   /** Everything done so far is durable when it resolves. */
   async commit(): Promise<void> {
-    try {
-      this.writeTimes()
-    } catch (error) {
-      // A full journal that no checkpoint can empty: the times wait until there is room again.
-      if (!(error instanceof FsError && error.errno === ENOSPC)) throw error
-    }
+    this.writeTimes()
     await this.#volume.commit()
   }
 
@@ -53,8 +48,8 @@ export class Commits {
   prepareInode(inode: CachedInode, dataOnly: boolean): void {
     // While frozen only reads leave times behind: they wait for the thaw.
     if (!inode.timesDirty || dataOnly || this.#volume.frozen) return
-    // With the room kept for what frees space: an overwrite in place must be possible to the end.
-    this.#volume.transact((transaction) => transaction.touch(inode), true)
+    // With the room kept for what frees space, but not the last of it, which is for deleting.
+    ifRoom(() => this.#volume.transact((transaction) => transaction.touch(inode), true))
   }
 
   /** ... and the wait: one msync serves all who wait. After one that failed there is no next. */
@@ -68,14 +63,26 @@ export class Commits {
     }
   }
 
-  /** Writes every lazy time into records. */
+  /** Writes every lazy time into records, as far as there is room. */
   writeTimes(): void {
     if (this.#volume.options.readOnly || this.#volume.frozen) return
     const dirty = [...this.#volume.inodes.withDirtyTimes()]
     for (let at = 0; at < dirty.length; at += TIMES_PER_RECORD) {
-      this.#volume.transact((transaction) => {
-        for (const inode of dirty.slice(at, at + TIMES_PER_RECORD)) transaction.touch(inode)
-      }, true)
+      const some = dirty.slice(at, at + TIMES_PER_RECORD)
+      ifRoom(() =>
+        this.#volume.transact((transaction) => {
+          for (const inode of some) transaction.touch(inode)
+        }, true),
+      )
     }
+  }
+}
+
+/** A full journal that no checkpoint can empty: the times wait until there is room again. */
+function ifRoom(write: () => void): void {
+  try {
+    write()
+  } catch (error) {
+    if (!(error instanceof FsError && error.errno === ENOSPC)) throw error
   }
 }

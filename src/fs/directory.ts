@@ -66,6 +66,10 @@ function changedDirectory(transaction: Transaction, dir: CachedInode): void {
   transaction.touch(dir)
 }
 
+/**
+ * A listing has an end, though names are made faster than they are listed. It need not have a
+ * handle, so the inode knows where.
+ */
 export function readdir(
   volume: Volume,
   dir: CachedInode,
@@ -73,14 +77,15 @@ export function readdir(
   emit: (entry: DirectoryEntry) => boolean,
 ): void {
   const { ino, parent } = dir.row
+  if (cookie === 0) dir.lastCookie = volume.journal.lastSequence
   const entry = (name: Buffer, of: number, at: number) => ({ name, ino: of, kind: 4, cookie: at })
   if (cookie < COOKIE_DOT && !emit(entry(DOT, ino, COOKIE_DOT))) return
   if (cookie < COOKIE_DOT_DOT && !emit(entry(DOT_DOT, parent, COOKIE_DOT_DOT))) return
   for (let at = Math.max(cookie, COOKIE_DOT_DOT); ; ) {
     const rows = volume.index.dirents.after(ino, at)
-    for (const row of rows) if (!emit(row)) return
-    const last = rows[rows.length - 1]
-    if (last === undefined) return
-    at = last.cookie
+    for (const row of rows) if (row.cookie > dir.lastCookie || !emit(row)) return
+    const end = rows[rows.length - 1]
+    if (end === undefined) return
+    at = end.cookie
   }
 }

@@ -237,22 +237,28 @@ export class FailurePolicy implements HolderOperations {
           volume.journal.avoid(range.block * BLOCK_SIZE, range.blocks * BLOCK_SIZE)
         }
       }
-      volume.transact((transaction) => {
-        for (const { block, blocks } of failed) {
-          for (const free of volume.index.freeSpace.overlapping(block, blocks)) {
-            transaction.allocate(free)
-          }
-          transaction.apply({ type: 'putPoison', block, blocks })
-        }
-      }, true)
+      const record = () => this.#record(failed)
       // A bad unit leaves the standby slot; the next record finds the slot short and grows it.
-      if (rows.some((row) => row.owner === OWNER_CHECKPOINT)) this.#checkpoints.dropUnits(failed)
+      if (rows.some((row) => row.owner === OWNER_CHECKPOINT)) {
+        this.#checkpoints.dropUnits(failed, record)
+      } else record()
       return 0
     } catch (error) {
       const why = `the failure could not be journalled: ${(error as Error).message}`
       this.shutdown('metadata-failure', why, offset, failed)
       return -EUCLEAN
     }
+  }
+
+  #record(failed: readonly BlockRange[]): void {
+    const { index } = this.#volume
+    this.#volume.transact((transaction) => {
+      transaction.essential = true
+      for (const { block, blocks } of failed) {
+        for (const free of index.freeSpace.overlapping(block, blocks)) transaction.allocate(free)
+        transaction.apply({ type: 'putPoison', block, blocks })
+      }
+    }, true)
   }
 
   #report(report: FailureReport): void {

@@ -12,6 +12,14 @@ import type { Volume } from './volume.ts'
 
 /** Removals in one transaction; more work is done in several. */
 const REMOVALS_MAX = 512
+/** Extents added or changed in one transaction. */
+const EXTENTS_MAX = 512
+
+/** `blocks` blocks of a file from `fileBlock` on. */
+export interface FileBlocks {
+  readonly fileBlock: number
+  readonly blocks: number
+}
 
 // INVARIANT: whoever changes cached extents has touched the inode: a rollback reads them again.
 
@@ -141,7 +149,8 @@ export function allocateBlocks(
   fileBlock: number,
   blocks: number,
 ): Extent | undefined {
-  const range = volume.allocator.choose(inode, goalFor(volume, inode, fileBlock), blocks)
+  const goal = goalFor(volume, inode, fileBlock)
+  const range = volume.allocator.choose(inode, goal, blocks, transaction.sequence)
   if (range === undefined) return undefined
   transaction.allocate(range)
   inode.row.blocks += range.blocks
@@ -162,32 +171,59 @@ export function markWritten(
   addExtent(volume, transaction, inode, { ...cut, flags: cut.flags & ~EXTENT_UNWRITTEN })
 }
 
-/** Marks the written parts of a range as reading zeros, without touching the memory. */
-export function markUnwritten(
+/**
+ * Marks written parts of a range as reading zeros, without touching the memory: `most` extents of
+ * them. Returns true when nothing of the range is written any more.
+ */
+function markUnwritten(
   volume: Volume,
   transaction: Transaction,
   inode: CachedInode,
   fileBlock: number,
   blocks: number,
-): void {
+  most = Number.POSITIVE_INFINITY,
+): boolean {
   const extents = volume.inodes.extents(inode)
-  for (const extent of extents.overlapping(fileBlock, blocks)) {
-    if (isUnwritten(extent)) continue
+  const written = extents.overlapping(fileBlock, blocks).filter((extent) => !isUnwritten(extent))
+  for (const extent of written.slice(0, most)) {
     const cut = cutExtent(volume, transaction, inode, extent, fileBlock, blocks)
     addExtent(volume, transaction, inode, { ...cut, flags: cut.flags | EXTENT_UNWRITTEN })
   }
+  return written.length <= most
 }
 
-/** Allocates every hole of the range as unwritten: all of it or ENOSPC. */
+/** The holes in [fileBlock, fileBlock + blocks). */
+export function holesOf(
+  volume: Volume,
+  inode: CachedInode,
+  fileBlock: number,
+  blocks: number,
+): FileBlocks[] {
+  const holes: FileBlocks[] = []
+  const end = fileBlock + blocks
+  let at = fileBlock
+  for (const extent of volume.inodes.extents(inode).overlapping(fileBlock, blocks)) {
+    if (extent.fileBlock > at) holes.push({ fileBlock: at, blocks: extent.fileBlock - at })
+    at = extent.fileBlock + extent.blocks
+  }
+  if (at < end) holes.push({ fileBlock: at, blocks: end - at })
+  return holes
+}
+
+/**
+ * Allocates holes from the front of the range as unwritten, EXTENTS_MAX extents at most. Returns
+ * the file block it came to. ENOSPC: this transaction has to be undone.
+ */
 export function preallocate(
   volume: Volume,
   transaction: Transaction,
   inode: CachedInode,
   fileBlock: number,
   blocks: number,
-): void {
+): number {
   const end = fileBlock + blocks
-  for (let at = fileBlock; at < end; ) {
+  let at = fileBlock
+  for (let added = 0; at < end && added < EXTENTS_MAX; ) {
     const extents = volume.inodes.extents(inode)
     const next = extents.list[extents.indexAt(at)]
     if (next !== undefined && next.fileBlock <= at) {
@@ -199,7 +235,37 @@ export function preallocate(
     if (extent === undefined) throw new FsError(ENOSPC)
     addExtent(volume, transaction, inode, { ...extent, flags: EXTENT_UNWRITTEN })
     at += extent.blocks
+    added++
   }
+  return at
+}
+
+/** Frees what was allocated in these holes, in transactions of bounded size. */
+export function freeHoles(volume: Volume, inode: CachedInode, holes: readonly FileBlocks[]): void {
+  for (let at = 0; at < holes.length; ) {
+    at = volume.transact((transaction) => {
+      let next = at
+      while (next < holes.length && transaction.changes.length < REMOVALS_MAX) {
+        const { fileBlock, blocks } = holes[next]!
+        if (!removeBlocks(volume, transaction, inode, fileBlock, blocks)) break
+        next++
+      }
+      return next
+    }, true)
+  }
+}
+
+/**
+ * Before the file grows to `size`: what a truncate that was cut off left behind its end may be more
+ * extents than one transaction marks unwritten.
+ */
+export function clearBeyondEnd(volume: Volume, inode: CachedInode, size: number): void {
+  if (size <= inode.row.size || volume.inodes.extents(inode).list.length <= EXTENTS_MAX) return
+  const first = Math.ceil(inode.row.size / BLOCK_SIZE)
+  const blocks = Math.ceil(size / BLOCK_SIZE) - first
+  const clearSome = (transaction: Transaction): boolean =>
+    markUnwritten(volume, transaction, inode, first, blocks, EXTENTS_MAX)
+  while (!volume.withSpace(() => volume.transact(clearSome))) {}
 }
 
 /**

@@ -1,7 +1,15 @@
 /** The shape of a file: truncate, fallocate, copy_file_range. */
+import { JournalFullError } from '../journal/errors.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
-import { EFBIG, EINVAL, EIO, EOPNOTSUPP, FsError } from './errors.ts'
-import { preallocate, removeBlocks, zeroBytes } from './file-blocks.ts'
+import { EFBIG, EINVAL, EIO, ENOSPC, EOPNOTSUPP, FsError } from './errors.ts'
+import {
+  clearBeyondEnd,
+  freeHoles,
+  holesOf,
+  preallocate,
+  removeBlocks,
+  zeroBytes,
+} from './file-blocks.ts'
 import { createPieces, locate } from './file-read.ts'
 import { FILE_SIZE_MAX, write } from './file-write.ts'
 import type { CachedInode } from './inode-cache.ts'
@@ -90,17 +98,44 @@ function reserve(
   const end = offset + length
   const first = Math.floor(offset / BLOCK_SIZE)
   const last = Math.ceil(end / BLOCK_SIZE)
-  volume.withSpace(() =>
-    volume.transact((transaction) => {
-      transaction.touch(inode)
-      if (!keepSize && end > inode.row.size) {
-        zeroBytes(volume, transaction, inode, inode.row.size, end)
-        inode.row.size = end
-      }
-      preallocate(volume, transaction, inode, first, last - first)
-      setModified(inode.row, now())
-    }),
-  )
+  const grows = !keepSize && end > inode.row.size
+  const complete = (transaction: Transaction) => {
+    if (grows) zeroBytes(volume, transaction, inode, inode.row.size, end)
+    if (grows) inode.row.size = end
+    setModified(inode.row, now())
+    transaction.touch(inode)
+  }
+  if (grows) clearBeyondEnd(volume, inode, end)
+  volume.withSpace(() => allocateHoles(volume, inode, first, last, complete))
+}
+
+/** In one transaction, or many if there are no large pieces free; `complete` is part of the last. */
+function allocateHoles(
+  volume: Volume,
+  inode: CachedInode,
+  first: number,
+  last: number,
+  complete: (transaction: Transaction) => void,
+): void {
+  const { allocator, journal } = volume
+  const holes = holesOf(volume, inode, first, last - first)
+  const wanted = holes.reduce((sum, hole) => sum + hole.blocks, 0)
+  if (wanted > allocator.freeBlocks) throw new FsError(ENOSPC)
+  let at = first
+  const allocateSome = (transaction: Transaction): number => {
+    // What is taken must find room in the journal to be given back: better a checkpoint now.
+    if (at > first && journal.used > journal.size / 2) throw new JournalFullError(0)
+    const reached = preallocate(volume, transaction, inode, at, last - at)
+    if (reached >= last) complete(transaction)
+    return reached
+  }
+  try {
+    while (at < last) at = volume.transact(allocateSome)
+  } catch (error) {
+    const taken = holes.filter(({ fileBlock }) => fileBlock < at)
+    if (volume.shutdown === undefined) freeHoles(volume, inode, taken)
+    throw error
+  }
 }
 
 /** Whole blocks are given back (poisoned ones are thereby healed), partial ones zeroed. */

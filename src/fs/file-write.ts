@@ -3,7 +3,14 @@
  */
 import { BLOCK_SIZE } from '../media/geometry.ts'
 import { EFBIG, EIO, ENOSPC, FsError } from './errors.ts'
-import { addExtent, allocateBlocks, markWritten, removeBlocks, zeroBytes } from './file-blocks.ts'
+import {
+  addExtent,
+  allocateBlocks,
+  clearBeyondEnd,
+  markWritten,
+  removeBlocks,
+  zeroBytes,
+} from './file-blocks.ts'
 import { type Extent, isUnwritten } from './file-extents.ts'
 import type { CachedInode } from './inode-cache.ts'
 import { now, setModified } from './time.ts'
@@ -31,6 +38,7 @@ export function write(
   if (length === 0) return 0
   if (offset + length > FILE_SIZE_MAX) throw new FsError(EFBIG)
   if (overwrite(volume, inode, offset, source, sourceOffset, length)) return length
+  clearBeyondEnd(volume, inode, offset)
   const from = { bytes: source, at: sourceOffset }
   return volume.withSpace(() =>
     volume.transact((transaction) => extend(volume, transaction, inode, offset, from, length)),

@@ -51,12 +51,13 @@ export class Filesystem implements FilesystemOperations {
   /** Loads the index, replays the journal, marks the region dirty. The device must be claimed. */
   static mount(device: DaxDevice, options: VolumeOptions): Filesystem {
     const filesystem = new Filesystem(openVolume(device, options))
-    const { failure, orphans } = filesystem.#services
+    const { failure, orphans, checkpoints } = filesystem.#services
     device.holderOps = failure
     try {
       orphans.considerAll()
       tellKnown(device, filesystem.volume)
-      if (!options.readOnly) filesystem.#services.checkpoints.dropKnown()
+      if (!options.readOnly) checkpoints.dropKnown()
+      checkpoints.open()
       return filesystem
     } catch (error) {
       device.holderOps = undefined
@@ -71,13 +72,11 @@ export class Filesystem implements FilesystemOperations {
    * turn in which this resolves or rejects.
    */
   async unmount(): Promise<void> {
-    const { commits, checkpoints } = this.#services
-    commits.stop()
     this.volume.emit({ event: 'unmount', time: this.volume.timestamp() })
-    await checkpoints.idle()
-    for (const handle of [...this.volume.handles.all()]) this.release(handle)
-    this.volume.lookups.clear()
     try {
+      await this.#services.settle()
+      for (const handle of [...this.volume.handles.all()]) this.release(handle)
+      this.volume.lookups.clear()
       this.#services.finish()
     } catch (error) {
       this.volume.index.close()
@@ -85,6 +84,7 @@ export class Filesystem implements FilesystemOperations {
     } finally {
       // The index is not to be asked any more.
       this.volume.device.holderOps = undefined
+      this.#services.commits.stop()
     }
     closeVolume(this.volume)
   }
@@ -117,7 +117,7 @@ export class Filesystem implements FilesystemOperations {
 
   forget(ino: number, count: number): void {
     if (!this.volume.lookups.forget(ino, count)) return
-    this.volume.guardQuietly(() => this.#services.orphans.consider(ino))
+    this.volume.guardQuietly(() => this.#services.orphans.forgotten(ino))
   }
 
   mknod(parent: number, name: Uint8Array, mode: number, rdev: number, caller: Caller): Inode {
@@ -318,9 +318,11 @@ export class Filesystem implements FilesystemOperations {
   ): number {
     const source = this.#file(from)
     const target = this.#file(to)
-    return this.volume.change(() =>
-      space.copyRange(this.volume, source, fromOffset, target, toOffset, length),
-    )
+    return this.volume.change(() => {
+      const copied = space.copyRange(this.volume, source, fromOffset, target, toOffset, length)
+      if (copied > 0) touchAtime(this.volume, source)
+      return copied
+    })
   }
 
   readdir(handle: Handle, cookie: number, emit: (entry: DirectoryEntry) => boolean): void {

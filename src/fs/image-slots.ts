@@ -51,6 +51,12 @@ export class ImageSlots {
     return !this.#changing && (this.#grow(slot, this.#needed) || this.move(slot))
   }
 
+  /** Have both slots room for an image that has grown by `growth` bytes? */
+  hasRoom(growth: number): boolean {
+    const needed = this.#volume.index.imageSize(growth)
+    return this.#capacity(0) >= needed && this.#capacity(1) >= needed
+  }
+
   get #needed(): number {
     return this.#volume.index.imageSize(IMAGE_MARGIN)
   }
@@ -111,13 +117,17 @@ export class ImageSlots {
     this.#change(() => this.#giveBack(units.slice(needed)))
   }
 
-  /** Takes failed units out of the standby slot. Their bad blocks stay quarantined. */
-  drop(failed: readonly BlockRange[]): void {
+  /**
+   * Takes failed units out of the standby slot. They are given back after `record`, when the index
+   * knows what of them is bad: that stays quarantined.
+   */
+  drop(failed: readonly BlockRange[], record: () => void): void {
     const slot = this.standby
     const units = this.#volume.superblock.slots[slot].flatMap(unitsOf)
     const bad = units.filter((unit) => failed.some((range) => rangesOverlap(unit, range)))
     const kept = joinRanges(units.filter((unit) => !bad.includes(unit)))
     this.#list(slot, kept.slice(0, MAX_SLOT_EXTENTS))
+    record()
     this.#giveBack([...bad, ...kept.slice(MAX_SLOT_EXTENTS).flatMap(unitsOf)])
   }
 
@@ -150,6 +160,7 @@ export class ImageSlots {
       for (const unit of unitsOf(range)) {
         // With the room kept for what frees space: a checkpoint frees the journal.
         volume.transact((transaction) => {
+          transaction.essential = true
           transaction.allocate(unit)
           const extent = { ...unit, owner: OWNER_CHECKPOINT, fileBlock: 0, flags: 0 }
           transaction.apply({ type: 'putExtent', extent })
@@ -162,6 +173,7 @@ export class ImageSlots {
 
   #giveBack(units: readonly BlockRange[]): void {
     this.#volume.transact((transaction) => {
+      transaction.essential = true
       for (const unit of units) this.#giveUnitBack(transaction, unit)
     }, true)
   }

@@ -6,6 +6,7 @@ import { MemoryFailure } from '../dax/memory.ts'
 import { badRow, indexDamage } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
 import { Journal } from '../journal/journal.ts'
+import type { ReplayResult } from '../journal/replay.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
@@ -17,6 +18,7 @@ import {
   type Superblock,
   writeSuperblocks,
 } from '../media/superblock.ts'
+import { spentCounter } from '../media/superblock-check.ts'
 import { hasJournal } from './check/bad-metadata.ts'
 import { metadataAt } from './check/layout.ts'
 import { ENOSPC, FsError } from './errors.ts'
@@ -70,6 +72,7 @@ function open(device: DaxDevice, options: VolumeOptions): Volume {
       device.badRanges.add(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
     }
     if (!options.readOnly) refuseWithoutJournal(found, index)
+    if (!options.readOnly) refuseSpent(found, replay)
     const superblock = options.readOnly ? found : markDirty(device, found, replay.lastEpoch)
     const journal = new Journal(device.memory, superblock, replay)
     // What went bad in unused journal space is in the index alone.
@@ -102,6 +105,13 @@ function refuseWithoutJournal(superblock: Superblock, index: Index): void {
   if (hasJournal(superblock, [...superblock.poison, ...index.poison.all()])) return
   const { offset } = superblock.geometry.journal[0]
   throw new MediaError('journal', offset, 'its memory is on record as bad in both halves')
+}
+
+/** Before anything is written: its own superblock would be refused some day, records overlooked. */
+function refuseSpent(superblock: Superblock, replay: ReplayResult): void {
+  const last = { sequence: replay.lastSequence, epoch: replay.lastEpoch }
+  const spent = spentCounter(superblock, last)
+  if (spent !== undefined) throw new MediaError('superblock', 0, spent)
 }
 
 function markDirty(device: DaxDevice, superblock: Superblock, lastEpoch: number): Superblock {

@@ -9,8 +9,12 @@ import { isRegular } from './modes.ts'
 import type { Transaction } from './transaction.ts'
 import type { Volume } from './volume.ts'
 
-/** Inodes freed by one record. */
+/** Inodes freed by one record ... */
 const BATCH = 64
+/** ... if they have no more extents and names of attributes: 280 KiB, with the longest names. */
+const PARTS = 16
+/** Names in one record of an inode that has more: 140 KiB. The smallest journal takes 512. */
+const NAMES = 512
 
 export class Orphans {
   readonly #volume: Volume
@@ -19,17 +23,31 @@ export class Orphans {
 
   constructor(volume: Volume) {
     this.#volume = volume
+    // What came up for freeing before or during a freeze still waits in the queue.
+    volume.subscribe(({ event }) => {
+      if (event === 'thaw') this.#schedule()
+    })
   }
 
   /** The inode may be ready to be freed: it lost a name, a handle or a kernel reference. */
   consider(ino: number): void {
     const volume = this.#volume
-    if (volume.options.readOnly || volume.shutdown !== undefined) return
+    if (!this.#mayFree) return
     if (volume.lookups.has(ino) || volume.handles.isOpen(ino)) return
     const inode = volume.inodes.find(ino)
     if (inode === undefined || inode.row.nlink > 0) return
     this.#queue.add(ino)
     this.#schedule()
+  }
+
+  /** The kernel forgot it, with a million others perhaps: nearly all of them have a name. */
+  forgotten(ino: number): void {
+    if (this.#mayFree && this.#volume.inodes.links(ino) === 0) this.consider(ino)
+  }
+
+  get #mayFree(): boolean {
+    const { options, shutdown } = this.#volume
+    return !options.readOnly && shutdown === undefined
   }
 
   /** Every inode without a name, whoever held it: for unmount, when nobody does any more. */
@@ -71,7 +89,7 @@ export class Orphans {
 
   #free(inodes: readonly CachedInode[]): void {
     const volume = this.#volume
-    for (const inode of inodes) if (this.#extentCount(inode) > BATCH) this.#freeExtents(inode)
+    for (const inode of inodes) if (this.#parts(inode) > PARTS) this.#empty(inode)
     volume.transact((transaction) => {
       for (const inode of inodes) this.#remove(transaction, inode)
     }, true)
@@ -81,18 +99,24 @@ export class Orphans {
     }
   }
 
+  #parts(inode: CachedInode): number {
+    return this.#extentCount(inode) + this.#volume.index.xattrs.list(inode.row.ino).length
+  }
+
   #extentCount(inode: CachedInode): number {
     return isRegular(inode.row.mode) ? this.#volume.inodes.extents(inode).list.length : 0
   }
 
-  /** A file of many extents is emptied in several records first. */
-  #freeExtents(inode: CachedInode): void {
+  /** A file of many extents or attributes loses them in several records first. */
+  #empty(inode: CachedInode): void {
     const volume = this.#volume
-    for (let done = false; !done; ) {
-      done = volume.transact(
-        (transaction) => removeBlocks(volume, transaction, inode, 0, Number.MAX_SAFE_INTEGER),
-        true,
-      )
+    const removeSome = (transaction: Transaction): boolean =>
+      removeBlocks(volume, transaction, inode, 0, Number.MAX_SAFE_INTEGER)
+    while (this.#extentCount(inode) > 0) volume.transact(removeSome, true)
+    const names = volume.index.xattrs.list(inode.row.ino)
+    for (let at = 0; at < names.length; at += NAMES) {
+      const some = names.slice(at, at + NAMES)
+      volume.transact((transaction) => removeXattrs(transaction, inode, some), true)
     }
   }
 
@@ -107,9 +131,15 @@ export class Orphans {
         transaction.free(block, blocks)
       }
     }
-    for (const name of index.xattrs.list(ino)) {
-      transaction.apply({ type: 'removeXattr', ino, name })
-    }
+    removeXattrs(transaction, inode, index.xattrs.list(ino))
     transaction.apply({ type: 'removeInode', ino })
   }
+}
+
+function removeXattrs(
+  transaction: Transaction,
+  { row }: CachedInode,
+  names: readonly Uint8Array[],
+): void {
+  for (const name of names) transaction.apply({ type: 'removeXattr', ino: row.ino, name })
 }

@@ -46,7 +46,7 @@ export function rename(
     if (target === inode) return undefined
     refuseCycle(volume, inode, to.dir)
     if (target !== undefined) replaceTarget(volume, transaction, inode, to, target)
-    move(transaction, from, inode, to)
+    move(volume, transaction, from, inode, to)
     return target
   }, targetIno !== 0)
 }
@@ -82,12 +82,27 @@ function replaceTarget(
   }
 }
 
-function move(transaction: Transaction, from: Place, inode: CachedInode, to: Place): void {
+/**
+ * Within a directory the entry keeps its place: a listing that goes on meanwhile shows it once, and
+ * ends however often names change.
+ */
+function move(
+  volume: Volume,
+  transaction: Transaction,
+  from: Place,
+  inode: CachedInode,
+  to: Place,
+): void {
+  const cookie = from.dir === to.dir ? cookieOf(volume, from) : transaction.sequence
   removeName(transaction, from.dir, from.name)
-  addName(transaction, to.dir, to.name, inode)
+  addName(transaction, to.dir, to.name, inode, cookie)
   reparent(inode, from.dir, to.dir)
   setCtime(inode.row, now())
   transaction.touch(inode)
+}
+
+function cookieOf(volume: Volume, { dir, name }: Place): number {
+  return volume.index.dirents.find(dir.row.ino, name)!.cookie
 }
 
 /** Moves the '..' link of a directory. */
@@ -109,21 +124,15 @@ function exchange(
   if (inode === target) return
   refuseCycle(volume, inode, to.dir)
   refuseCycle(volume, target, from.dir)
+  const [fromCookie, toCookie] = [cookieOf(volume, from), cookieOf(volume, to)]
   removeName(transaction, from.dir, from.name)
   removeName(transaction, to.dir, to.name)
-  addName(transaction, to.dir, to.name, inode)
-  // Two entries of one transaction in one directory need two cookies: the old place keeps the
-  // sequence's lower neighbour, which no other entry of this directory can have had since.
-  addName(transaction, from.dir, from.name, target, exchangeCookie(volume, transaction, from, to))
+  addName(transaction, to.dir, to.name, inode, toCookie)
+  addName(transaction, from.dir, from.name, target, fromCookie)
   reparent(inode, from.dir, to.dir)
   reparent(target, to.dir, from.dir)
   for (const moved of [inode, target]) {
     setCtime(moved.row, now())
     transaction.touch(moved)
   }
-}
-
-function exchangeCookie(volume: Volume, transaction: Transaction, from: Place, to: Place): number {
-  if (from.dir !== to.dir) return transaction.sequence
-  return volume.index.dirents.freeCookieBefore(from.dir.row.ino, transaction.sequence)
 }

@@ -41,6 +41,7 @@ export class Services {
       makeSpace: () => this.#makeSpace(),
       makeJournalRoom: () => this.checkpoints.runNow(),
       reserveImage: (freesSpace) => this.checkpoints.reserveImage(freesSpace),
+      imageMayGrow: () => this.checkpoints.imageMayGrow(),
       checkpointFailed: (error) => this.#commitFailed(error),
       damaged: ({ message, offset }) => this.failure.shutdown('corrupt-index', message, offset, []),
     }
@@ -51,19 +52,32 @@ export class Services {
   }
 
   /**
+   * Before the last writes: their msync says that all is well when one that is under way has the
+   * error. Throws that; nothing is under way when it resolves.
+   */
+  async settle(): Promise<void> {
+    const { journal } = this.#volume
+    const known = this.#undurable
+    this.checkpoints.close()
+    this.commits.stop()
+    await this.checkpoints.idle()
+    do {
+      await journal.idle()
+      // In this turn its error has its consequences.
+      await new Promise<void>((resolve) => setImmediate(resolve))
+    } while (journal.flushing)
+    if (this.#undurable !== undefined && this.#undurable !== known) throw this.#undurable
+  }
+
+  /**
    * Unmount, when nobody holds an inode any more: frees what has no name and takes the final
    * checkpoint. After a shutdown nothing is written.
    */
   finish(): void {
     const volume = this.#volume
-    try {
-      if (volume.shutdown === undefined && !volume.options.readOnly) {
-        volume.frozen = false
-        this.#lastWrites()
-      }
-    } finally {
-      this.commits.stop()
-    }
+    if (volume.shutdown !== undefined || volume.options.readOnly) return
+    volume.frozen = false
+    this.#lastWrites()
   }
 
   /**
@@ -100,6 +114,8 @@ export class Services {
   }
 
   #commitFailed(error: Error): void {
+    // Everybody who waited for the same msync hears of it.
+    if (this.#undurable !== undefined) return
     const sentence = `what was written cannot be made durable: ${error.message}`
     this.#undurable = new FsError(EIO, sentence)
     this.failure.shutdown('io-error', sentence, 0, [])

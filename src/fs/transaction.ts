@@ -5,8 +5,21 @@
 import { badRow } from '../index/damage.ts'
 import type { BlockRange } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
+import type { Claim } from '../journal/halves.ts'
 import type { Change, InodeRow } from '../media/change.ts'
 import { type CachedInode, timesOf } from './inode-cache.ts'
+
+/** What a change does to the number of rows; the others leave it as it is. */
+const ROWS_ADDED: Partial<Record<Change['type'], number>> = {
+  putExtent: 1,
+  removeExtent: -1,
+  free: 1,
+  putDirent: 1,
+  removeDirent: -1,
+  putXattr: 1,
+  removeXattr: -1,
+  removeInode: -1,
+}
 
 export class Transaction {
   /** The sequence its record will have: names new inodes and directory entries. */
@@ -17,6 +30,10 @@ export class Transaction {
   readonly touched: CachedInode[] = []
   /** Allocated minus freed blocks. */
   blocksTaken = 0
+  /** Rows that the index has more than before, or fewer: roughly what it grows by. */
+  rowsAdded = 0
+  /** May use the last room of the journal: what makes room for the next image. */
+  essential = false
   readonly #index: Index
 
   constructor(index: Index) {
@@ -29,11 +46,20 @@ export class Transaction {
     this.freed.length = 0
     this.touched.length = 0
     this.blocksTaken = 0
+    this.rowsAdded = 0
+    this.essential = false
+  }
+
+  /** Of a complete transaction that frees space. */
+  get claim(): Claim {
+    const shrinks = this.rowsAdded < 0 || (this.rowsAdded === 0 && this.blocksTaken < 0)
+    return shrinks || this.essential ? 'shrinking' : 'freeing'
   }
 
   apply(change: Change): void {
     this.#index.apply(change)
     this.changes.push(change)
+    this.rowsAdded += ROWS_ADDED[change.type] ?? 0
   }
 
   /** The inode's row is written once, when the operation is complete. */

@@ -9,7 +9,7 @@ import { indexDamage, isIndexFull } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
 import { type Journal, JournalFullError } from '../journal/journal.ts'
 import { MediaError } from '../media/errors.ts'
-import { BLOCK_SIZE, blockSpan, type Geometry } from '../media/geometry.ts'
+import { BLOCK_SIZE, BLOCKS_PER_UNIT, blockSpan, type Geometry } from '../media/geometry.ts'
 import { imageOffset, type Superblock } from '../media/superblock.ts'
 import type { FilesystemEvent } from './administration.ts'
 import { Allocator } from './allocator.ts'
@@ -22,6 +22,8 @@ import { Transaction } from './transaction.ts'
 
 /** Attempts of one transaction that may each find other memory bad. */
 const ROUNDS_MAX = 64
+/** So many blocks in one piece have a whole unit among them, which a slot can take. */
+const ROOM_FOR_A_UNIT = 2 * BLOCKS_PER_UNIT
 
 export interface Logger {
   info(sentence: string): void
@@ -64,6 +66,8 @@ export interface VolumeHooks {
   damaged(damage: MediaError): void
   /** Before a transaction: is there room for the next checkpoint image? Throws ENOSPC. */
   reserveImage(freesSpace: boolean): void
+  /** May an operation that frees space make the index larger? */
+  imageMayGrow(): boolean
 }
 
 export class Volume {
@@ -87,6 +91,7 @@ export class Volume {
     checkpointFailed() {},
     damaged() {},
     reserveImage() {},
+    imageMayGrow: () => true,
   }
   inodeCount: number
   /** Set once, never cleared: every operation is EIO. */
@@ -177,7 +182,9 @@ export class Volume {
     try {
       result = body(transaction)
       transaction.finish()
-      if (transaction.changes.length > 0) this.journal.append(transaction.changes, { freesSpace })
+      if (freesSpace) this.#requireRoomInImage(transaction)
+      const claim = freesSpace ? transaction.claim : 'ordinary'
+      if (transaction.changes.length > 0) this.journal.append(transaction.changes, claim)
     } catch (error) {
       this.#undo(transaction)
       throw error
@@ -185,6 +192,16 @@ export class Volume {
     this.#commitIndex(transaction)
     this.#afterCommit(transaction)
     return result
+  }
+
+  /**
+   * Taking extents apart makes the index larger, whatever it frees. Where its image has no room to
+   * grow, that is ENOSPC, but for what frees room for the image as well.
+   */
+  #requireRoomInImage({ rowsAdded, blocksTaken, essential }: Transaction): void {
+    if (essential) return
+    const splits = rowsAdded > 0 && blocksTaken < 0 && blocksTaken > -ROOM_FOR_A_UNIT
+    if (splits && !this.hooks.imageMayGrow()) throw new FsError(ENOSPC)
   }
 
   /** The record cannot be taken back any more: an index that cannot follow it ends the mount. */
@@ -265,8 +282,9 @@ export class Volume {
 
   /** True when a commit would find nothing to do. */
   get allDurable(): boolean {
-    const { durableSequence, lastSequence } = this.journal
-    return !this.dataDirty && this.#committing === 0 && durableSequence >= lastSequence
+    const { durableSequence, lastSequence, flushing } = this.journal
+    if (flushing || this.#committing > 0) return false
+    return !this.dataDirty && durableSequence >= lastSequence
   }
 
   /** A commit mark met bad memory: once that is told, the journal goes round it. */

@@ -14,17 +14,16 @@ export interface DirentRow {
 type Columns = [cookie: number, name: Buffer, ino: number, kind: number]
 
 export class DirentTable {
-  readonly #find: Statement<[number, Uint8Array], [ino: number, kind: number]>
+  readonly #find: Statement<[number, Uint8Array], [cookie: number, ino: number, kind: number]>
   readonly #put: Statement
   readonly #remove: Statement
   readonly #after: Statement<[number, number], Columns>
   readonly #any: Statement<[number], number>
-  readonly #cookiesBefore: Statement<[number, number], number>
   readonly #names: Statement<[number], [parent: number, name: Buffer]>
 
   constructor(database: Database) {
-    const find = database.prepare<[number, Uint8Array], [number, number]>(
-      'SELECT ino, kind FROM dirent INDEXED BY dirent_name WHERE parent = ? AND name = ?',
+    const find = database.prepare<[number, Uint8Array], [number, number, number]>(
+      'SELECT cookie, ino, kind FROM dirent INDEXED BY dirent_name WHERE parent = ? AND name = ?',
     )
     this.#find = find.raw() as unknown as typeof find
     this.#put = database.prepare(
@@ -38,22 +37,18 @@ export class DirentTable {
     this.#any = database
       .prepare<[number], number>('SELECT 1 FROM dirent WHERE parent = ? LIMIT 1')
       .pluck()
-    this.#cookiesBefore = database
-      .prepare<[number, number], number>(
-        'SELECT cookie FROM dirent WHERE parent = ? AND cookie < ? ORDER BY cookie DESC',
-      )
-      .pluck()
     const names = database.prepare<[number], [number, Buffer]>(
       'SELECT parent, name FROM dirent WHERE ino = ?',
     )
     this.#names = names.raw() as unknown as typeof names
   }
 
-  find(parent: number, name: Uint8Array): { ino: number; kind: number } | undefined {
+  find(parent: number, name: Uint8Array): Omit<DirentRow, 'parent' | 'name'> | undefined {
     const row = this.#find.get(parent, name)
     if (row === undefined) return undefined
-    requireTarget(parent, row[0], row[1])
-    return { ino: row[0], kind: row[1] }
+    const [cookie, ino, kind] = row
+    requireTarget(parent, ino, kind)
+    return { cookie, ino, kind }
   }
 
   /** The inode number only: what a lookup needs; 0 when there is no such name. */
@@ -72,16 +67,6 @@ export class DirentTable {
   /** Up to 256 entries after the cookie, in cookie order. */
   after(parent: number, cookie: number): DirentRow[] {
     return this.#after.all(parent, cookie).map((row) => toRow(parent, row))
-  }
-
-  /** The largest cookie below `cookie` that no entry of the directory has. */
-  freeCookieBefore(parent: number, cookie: number): number {
-    let candidate = cookie - 1
-    for (const taken of this.#cookiesBefore.iterate(parent, cookie)) {
-      if (taken !== candidate) break
-      candidate--
-    }
-    return candidate
   }
 
   isEmpty(parent: number): boolean {

@@ -120,6 +120,10 @@ export class Index {
     return pages >= SPARSE_PAGES_MIN && (this.#freePages.get() ?? 0) > pages / 2
   }
 
+  hasFreePages(): boolean {
+    return (this.#freePages.get() ?? 0) > 0
+  }
+
   /** Makes the image as small as its rows allow. 0.5 s for a million files that are left. */
   compact(): void {
     this.database.exec('VACUUM')

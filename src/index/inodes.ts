@@ -23,9 +23,13 @@ const LIMITS = [
 ]
 const LEAST = NAMES.map((name) => (/^.time$/.test(name) ? -SAFE : 0))
 
-/** A named inode without links is damage, for fsck: freeing it would leave a name to nowhere. */
-const ORPHANS = `SELECT ino FROM inode WHERE nlink = 0 AND ino <> 1
-  AND NOT EXISTS(SELECT 1 FROM dirent WHERE dirent.ino = inode.ino)`
+/**
+ * A named inode without links is damage, for fsck, and so is a removed directory with entries:
+ * freeing it would leave names to nowhere, or in none.
+ */
+export const ORPHANS = `SELECT ino FROM inode WHERE nlink = 0 AND ino <> 1
+  AND NOT EXISTS(SELECT 1 FROM dirent WHERE dirent.ino = inode.ino)
+  AND NOT EXISTS(SELECT 1 FROM dirent WHERE dirent.parent = inode.ino)`
 
 export class InodeTable {
   readonly #get: Statement<[number], Columns>
@@ -33,6 +37,7 @@ export class InodeTable {
   readonly #remove: Statement
   readonly #count: Statement<[], number>
   readonly #orphans: Statement<[], number>
+  readonly #links: Statement<[number], number>
 
   constructor(database: Database) {
     const get = database.prepare<[number], Columns>(`SELECT ${COLUMNS} FROM inode WHERE ino = ?`)
@@ -42,6 +47,8 @@ export class InodeTable {
     this.#remove = database.prepare('DELETE FROM inode WHERE ino = ?')
     this.#count = database.prepare<[], number>('SELECT count(*) FROM inode').pluck()
     this.#orphans = database.prepare<[], number>(ORPHANS).pluck()
+    const links = 'SELECT nlink FROM inode WHERE ino = ?'
+    this.#links = database.prepare<[number], number>(links).pluck()
   }
 
   get(ino: number): InodeRow | undefined {
@@ -51,6 +58,11 @@ export class InodeTable {
     const fault = rowFault(row) ?? inodeFault(inode)
     if (fault !== undefined) badRow('inode', String(ino), fault)
     return inode
+  }
+
+  /** Its nlink alone, in a fraction of the time of get(). */
+  links(ino: number): number | undefined {
+    return this.#links.get(ino)
   }
 
   put(inode: InodeRow): void {

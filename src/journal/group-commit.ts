@@ -1,32 +1,47 @@
-/** One commit at a time; whoever comes while one is under way shares the next. */
+/**
+ * One msync of the region at a time. A host tells one msync of an error, and another one beside it
+ * that all is well: whoever comes while one is under way waits to see how it ends. The commits that
+ * wait are one.
+ */
 export class GroupCommit {
-  readonly #run: () => Promise<void>
-  #running: Promise<void> | undefined
-  /** INVARIANT: set only while #running is; not begun yet. */
+  readonly #commit: () => Promise<void>
+  /** The end of the queue; undefined: it is empty. */
+  #last: Promise<void> | undefined
+  /** INVARIANT: set only while something is under way; not begun yet. */
   #next: Promise<void> | undefined
 
-  constructor(run: () => Promise<void>) {
-    this.#run = run
+  constructor(commit: () => Promise<void>) {
+    this.#commit = commit
   }
 
-  /** Resolves when a run that began after this call is over. */
+  get busy(): boolean {
+    return this.#last !== undefined
+  }
+
+  /** Resolves when a commit that began after this call is over. */
   join(): Promise<void> {
     if (this.#next) return this.#next
-    if (!this.#running) return this.#start()
-    // The run under way may already have passed by what the caller wants covered.
-    const ended = this.#running.catch(() => {})
-    this.#next = ended.then(() => {
+    if (!this.#last) return this.alone(this.#commit)
+    // The one under way may already have passed by what the caller wants covered.
+    this.#next = this.alone(() => {
       this.#next = undefined
-      return this.#start()
+      return this.#commit()
     })
     return this.#next
   }
 
-  #start(): Promise<void> {
-    const run = this.#run().finally(() => {
-      this.#running = undefined
+  /** Runs what must not run beside a commit, when its turn comes. */
+  alone(run: () => Promise<void>): Promise<void> {
+    const begun = this.#last === undefined ? run() : this.#last.catch(() => {}).then(run)
+    const turn = begun.finally(() => {
+      if (this.#last === turn) this.#last = undefined
     })
-    this.#running = run
-    return run
+    this.#last = turn
+    return turn
+  }
+
+  /** Resolves when nothing is under way. */
+  async idle(): Promise<void> {
+    while (this.#last) await this.#last.catch(() => {})
   }
 }

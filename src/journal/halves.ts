@@ -61,11 +61,20 @@ export class Halves {
   usable(half: HalfNumber): boolean {
     const extent = this.extents[half]
     const length = maxRecordLength(extent) + MARK_ROOM
-    return this.place(half, 0, length, appendLimit(extent, false)) >= 0
+    return this.place(half, 0, length, appendLimit(extent, 'ordinary')) >= 0
   }
 }
 
-/** Where records must end: an eighth of a half is kept for what frees space. */
-export function appendLimit(half: ByteExtent, freesSpace: boolean): number {
-  return freesSpace ? half.length : half.length - half.length / 8
+/**
+ * What a record may take of a half. An eighth is kept for what frees space, and the last part of
+ * that for what makes the index smaller: without it a full filesystem could end where nothing can
+ * be deleted, because nothing can be recorded.
+ */
+export type Claim = 'ordinary' | 'freeing' | 'shrinking'
+
+const KEPT: Record<Claim, number> = { ordinary: 1 / 8, freeing: 1 / 64, shrinking: 0 }
+
+/** Where records of this claim must end, bytes from the start of the half. */
+export function appendLimit(half: ByteExtent, claim: Claim): number {
+  return half.length - half.length * KEPT[claim]
 }

@@ -23,6 +23,7 @@ import { JournalFullError, RecordTooLargeError } from './errors.ts'
 import { GroupCommit } from './group-commit.ts'
 import {
   appendLimit,
+  type Claim,
   type HalfNumber,
   Halves,
   MARK_ROOM,
@@ -32,11 +33,6 @@ import {
 import type { ReplayResult } from './replay.ts'
 
 export { JournalFullError, RecordTooLargeError } from './errors.ts'
-
-export interface AppendOptions {
-  /** The transaction frees space: it may use the part of the half kept for such. */
-  readonly freesSpace?: boolean
-}
 
 export class Journal {
   /** Bytes of a half. */
@@ -122,7 +118,7 @@ export class Journal {
    * stores, else after commit(). Throws JournalFullError, RecordTooLargeError, MemoryFailure; then
    * nothing happened.
    */
-  append(changes: readonly Change[], options?: AppendOptions): number {
+  append(changes: readonly Change[], claim: Claim = 'ordinary'): number {
     const writer = this.#writer
     writer.reset()
     writer.take(RECORD_HEADER_SIZE)
@@ -130,7 +126,7 @@ export class Journal {
     const { length } = writer
     writer.pad(RECORD_ALIGNMENT)
     if (writer.length > this.maxRecord) throw new RecordTooLargeError(length, this.maxRecord)
-    const limit = appendLimit(this.#half, options?.freesSpace ?? false)
+    const limit = appendLimit(this.#half, claim)
     const position = this.#place(writer.length + MARK_ROOM, limit)
     const sequence = this.#last + 1
     const header = this.#header
@@ -161,6 +157,21 @@ export class Journal {
     const offset = this.#appendMark(sequence, 0)
     this.#memory.flush(offset, RECORD_HEADER_SIZE)
     this.#becameDurable(sequence)
+  }
+
+  /** Runs a checkpoint's flush: none is beside it. */
+  alone(flush: () => Promise<void>): Promise<void> {
+    return this.#commits.alone(flush)
+  }
+
+  /** A flush is under way, or waits for its turn. */
+  get flushing(): boolean {
+    return this.#commits.busy
+  }
+
+  /** Resolves when none is; whoever asked for it hears of its error by himself. */
+  idle(): Promise<void> {
+    return this.#commits.idle()
   }
 
   /** Calls back whenever durableSequence grew other than by append(). */

@@ -15,6 +15,8 @@ export const MIN_REGION_SIZE = 32 * 1024 * 1024
  * comes to where numbers stop being exact.
  */
 export const COUNTER_MAX = 2 ** 48
+/** No mount begins with one above this: none lasts long enough to come to COUNTER_MAX. */
+export const COUNTER_SPENT = COUNTER_MAX - 2 ** 32
 
 const JOURNAL_FRACTION = 64
 const MIN_JOURNAL_SIZE = 1024 * 1024

@@ -4,6 +4,7 @@ import {
   BLOCK_SIZE,
   BLOCKS_PER_UNIT,
   COUNTER_MAX,
+  COUNTER_SPENT,
   type Geometry,
   geometryFor,
   UNIT_SIZE,
@@ -59,6 +60,17 @@ function checkRanges(
 /** Blocks of a list of ranges. */
 export function totalBlocks(ranges: readonly BlockRange[]): number {
   return ranges.reduce((sum, range) => sum + range.blocks, 0)
+}
+
+/** Why a mount cannot count on, from the superblock and the last record. */
+export function spentCounter(
+  superblock: Superblock,
+  last: { readonly sequence: number; readonly epoch: number },
+): string | undefined {
+  const { generation, epoch } = superblock
+  const counters = { generation, epoch: Math.max(epoch, last.epoch), sequence: last.sequence }
+  const spent = Object.entries(counters).find(([, value]) => value > COUNTER_SPENT)
+  return spent && `the ${spent[0]} ${spent[1]} is so high that no mount may count on from there`
 }
 
 /** Throws MediaError; used on what was read and on what is about to be written. */

@@ -262,8 +262,8 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/fs/file-space.ts',
     replacements: [
       [
-        'if (size > inode.row.size) zeroBytes(volume, transaction, inode, inode.row.size, size)',
-        '',
+        '{\n    zeroBytes(volume, transaction, inode, inode.row.size, size)\n  } else {',
+        '{\n  } else {',
       ],
     ],
   },
@@ -299,8 +299,8 @@ export const MUTANTS: readonly Mutant[] = [
     file: 'src/fs/volume.ts',
     replacements: [
       [
-        'if (transaction.changes.length > 0) this.journal.append(transaction.changes, { freesSpace })',
-        'if (transaction.changes.length > 1) this.journal.append(transaction.changes.slice(0, 1), { freesSpace })\n      if (transaction.changes.length > 0) this.journal.append(transaction.changes.slice(transaction.changes.length > 1 ? 1 : 0), { freesSpace })',
+        'if (transaction.changes.length > 0) this.journal.append(transaction.changes, claim)',
+        'if (transaction.changes.length > 1) this.journal.append(transaction.changes.slice(0, 1), claim)\n      if (transaction.changes.length > 0) this.journal.append(transaction.changes.slice(transaction.changes.length > 1 ? 1 : 0), claim)',
       ],
     ],
   },
@@ -349,7 +349,10 @@ export const MUTANTS: readonly Mutant[] = [
     flavour: 'restarts',
     file: CHECKPOINTS,
     replacements: [
-      ['while (this.#running !== undefined) await this.#running.done', 'await this.#running?.done'],
+      [
+        'else if (this.#running !== undefined) await this.#running.done\n      else {',
+        'else {\n        await this.#running?.done',
+      ],
       ['if (running.completed) return running', 'return running'],
     ],
   },

@@ -18,7 +18,7 @@ import { findIndex, settleSlots } from './find-index.ts'
 import { findOrphans } from './inodes.ts'
 import type { Problem } from './problem.ts'
 import { isDamage, type Salvaged } from './salvage.ts'
-import { checkSuperblocks } from './superblocks.ts'
+import { checkCounters, checkSuperblocks } from './superblocks.ts'
 
 export interface ExamineOptions {
   readonly bootId: string
@@ -86,6 +86,7 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
   try {
     yield 'journal'
     noticeJournal(superblock, salvaged, problems, notices)
+    problems.push(...checkCounters(superblock, salvaged))
     if (superblock.state !== 'clean') settleSlots(index, superblock)
     const found = yield* checkPasses(index.database, superblock.geometry, superblock, { sequence })
     const steady = options.mounted ? found.filter(isSteady) : found

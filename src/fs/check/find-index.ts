@@ -65,7 +65,7 @@ function attempt(
     const mended = requireSound(index, superblock)
     const { sequence } = superblock.checkpoint
     const salvaged = options.mounted
-      ? { index, sequence, transactions: 0, lost: 0, stoppedAtMark: false }
+      ? { index, sequence, epoch: 0, transactions: 0, lost: 0, stoppedAtMark: false }
       : replay(memory, superblock, index, options.bootId, known)
     return { salvaged, mended }
   } catch (error) {

@@ -1,5 +1,6 @@
 /** Every inode on its own: type, owner, size, times, target. */
 import type { Database } from 'better-sqlite3'
+import { ORPHANS } from '../../index/inodes.ts'
 import { COUNTER_MAX } from '../../media/geometry.ts'
 import type { Report } from './problem.ts'
 import { applyRules, type Rule } from './rules.ts'
@@ -25,10 +26,78 @@ export const BAD_TARGET = `(${IS_SYMLINK} AND (target IS NULL OR instr(target, x
 /** What a record of the inode could not hold; `flags` are three bits. */
 export const BAD_FIELD = `(rdev NOT BETWEEN 0 AND ${SAFE} OR flags NOT BETWEEN 0 AND 7)`
 
+const STRAY_PARENT = `NOT (${IS_DIRECTORY}) AND parent <> 0`
+/** Which it must be is in the name; a removed directory has none, and is read all the same. */
+const IMPOSSIBLE_PARENT = `${IS_DIRECTORY} AND parent NOT BETWEEN 0 AND ${SAFE}`
+export const BAD_PARENT = `(${STRAY_PARENT} OR ${IMPOSSIBLE_PARENT})`
+
 /** The kernel's nanoseconds are below 10^9, and our numbers are exact up to 2^53. */
 const BAD_TIMES = ['atime', 'mtime', 'ctime', 'btime']
   .map((t) => `${t}_ns NOT BETWEEN 0 AND 999999999 OR ${t} NOT BETWEEN -${SAFE} AND ${SAFE}`)
   .join(' OR ')
+
+const RULES: readonly Rule[] = [
+  {
+    code: 'inode-mode',
+    when: BAD_MODE,
+    say: (row) => `inode ${row.ino} has no valid type: mode ${(row.mode ?? 0).toString(8)}`,
+    fixable: true,
+  },
+  {
+    code: 'inode-field',
+    when: BAD_FIELD,
+    say: (row) => `inode ${row.ino} has a device number or flags out of range`,
+    fixable: true,
+  },
+  {
+    code: 'inode-owner',
+    when: 'uid NOT BETWEEN 0 AND 4294967295 OR gid NOT BETWEEN 0 AND 4294967295',
+    say: (row) => `inode ${row.ino} belongs to uid ${row.uid}, gid ${row.gid}: not 32 bits`,
+    fixable: true,
+  },
+  {
+    code: 'inode-time',
+    when: BAD_TIMES,
+    say: (row) => `inode ${row.ino} has a time out of range`,
+    fixable: true,
+  },
+  {
+    code: 'inode-size',
+    when: `size NOT BETWEEN 0 AND ${SAFE}`,
+    say: (row) => `inode ${row.ino} has an impossible size: ${row.size}`,
+    fixable: true,
+  },
+  {
+    code: 'inode-parent',
+    when: STRAY_PARENT,
+    say: (row) => `inode ${row.ino} is no directory and has a parent: ${row.parent}`,
+    fixable: true,
+  },
+  {
+    code: 'inode-parent',
+    when: IMPOSSIBLE_PARENT,
+    say: (row) => `directory ${row.ino} has an impossible parent: ${row.parent}`,
+    fixable: true,
+  },
+  {
+    code: 'symlink-target',
+    when: BAD_TARGET,
+    say: (row) => `symbolic link ${row.ino} has no valid target`,
+    fixable: true,
+  },
+  {
+    code: 'symlink-size',
+    when: `${IS_SYMLINK} AND target IS NOT NULL AND size <> length(target)`,
+    say: (row) => `symbolic link ${row.ino}: size is ${row.size}, the target has ${row.length}`,
+    fixable: true,
+  },
+  {
+    code: 'inode-target',
+    when: `NOT (${IS_SYMLINK}) AND target IS NOT NULL`,
+    say: (row) => `inode ${row.ino} is no symbolic link and has a target`,
+    fixable: true,
+  },
+]
 
 function inodeRules(sequence: number): Rule[] {
   return [
@@ -44,60 +113,7 @@ function inodeRules(sequence: number): Rule[] {
       say: (row) => `inode number ${row.ino} was never given out: the last sequence is ${sequence}`,
       fixable: true,
     },
-    {
-      code: 'inode-mode',
-      when: BAD_MODE,
-      say: (row) => `inode ${row.ino} has no valid type: mode ${(row.mode ?? 0).toString(8)}`,
-      fixable: true,
-    },
-    {
-      code: 'inode-field',
-      when: BAD_FIELD,
-      say: (row) => `inode ${row.ino} has a device number or flags out of range`,
-      fixable: true,
-    },
-    {
-      code: 'inode-owner',
-      when: 'uid NOT BETWEEN 0 AND 4294967295 OR gid NOT BETWEEN 0 AND 4294967295',
-      say: (row) => `inode ${row.ino} belongs to uid ${row.uid}, gid ${row.gid}: not 32 bits`,
-      fixable: true,
-    },
-    {
-      code: 'inode-time',
-      when: BAD_TIMES,
-      say: (row) => `inode ${row.ino} has a time out of range`,
-      fixable: true,
-    },
-    {
-      code: 'inode-size',
-      when: `size NOT BETWEEN 0 AND ${SAFE}`,
-      say: (row) => `inode ${row.ino} has an impossible size: ${row.size}`,
-      fixable: true,
-    },
-    {
-      code: 'inode-parent',
-      when: `NOT (${IS_DIRECTORY}) AND parent <> 0`,
-      say: (row) => `inode ${row.ino} is no directory and has a parent: ${row.parent}`,
-      fixable: true,
-    },
-    {
-      code: 'symlink-target',
-      when: BAD_TARGET,
-      say: (row) => `symbolic link ${row.ino} has no valid target`,
-      fixable: true,
-    },
-    {
-      code: 'symlink-size',
-      when: `${IS_SYMLINK} AND target IS NOT NULL AND size <> length(target)`,
-      say: (row) => `symbolic link ${row.ino}: size is ${row.size}, the target has ${row.length}`,
-      fixable: true,
-    },
-    {
-      code: 'inode-target',
-      when: `NOT (${IS_SYMLINK}) AND target IS NOT NULL`,
-      say: (row) => `inode ${row.ino} is no symbolic link and has a target`,
-      fixable: true,
-    },
+    ...RULES,
   ]
 }
 
@@ -127,7 +143,5 @@ export function checkInodes(database: Database, report: Report, sequence: number
 
 /** Unlinked but open when the machine stopped: no damage, the next mount frees them. */
 export function findOrphans(database: Database): number[] {
-  const sql = `SELECT ino FROM inode
-    WHERE nlink = 0 AND ino <> 1 AND NOT EXISTS(SELECT 1 FROM dirent WHERE dirent.ino = inode.ino)`
-  return database.prepare<[], number>(sql).pluck().all()
+  return database.prepare<[], number>(ORPHANS).pluck().all()
 }

@@ -16,6 +16,8 @@ export interface Salvaged {
   readonly index: Index
   /** The last transaction in the index. */
   readonly sequence: number
+  /** The highest epoch of a record, if the whole journal was read; or 0. */
+  readonly epoch: number
   readonly transactions: number
   /** What was in the way, if the journal was damaged. */
   readonly damage?: Error
@@ -51,8 +53,8 @@ export function replay(
       onTransaction: (_sequence, changes) => applyAll(superblock, index, changes),
     })
     index.commit()
-    const { lastSequence: sequence, transactions, stoppedAtMark } = result
-    return { index, sequence, transactions, lost: 0, stoppedAtMark }
+    const { lastSequence: sequence, lastEpoch: epoch, transactions, stoppedAtMark } = result
+    return { index, sequence, epoch, transactions, lost: 0, stoppedAtMark }
   } catch (error) {
     index.rollback()
     if (isDamage(error)) return replayPrefix(memory, superblock, index, boot, error)
@@ -100,7 +102,8 @@ function replayPrefix(
   const highest = records.reduce((most, { header }) => {
     return trusted(header) ? Math.max(most, header.sequence, header.durable) : most
   }, sequence)
-  return { index, sequence, transactions, damage, lost: highest - sequence, stoppedAtMark: false }
+  const lost = highest - sequence
+  return { index, sequence, epoch: 0, transactions, damage, lost, stoppedAtMark: false }
 }
 
 function recordsAfter(memory: Memory, superblock: Superblock): ListedRecord[] {

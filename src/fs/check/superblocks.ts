@@ -2,10 +2,12 @@
 import { type Memory, MemoryFailure } from '../../dax/memory.ts'
 import { MediaError } from '../../media/errors.ts'
 import { BLOCK_SIZE } from '../../media/geometry.ts'
-import type { SuperblockCopy, SuperblockPair } from '../../media/superblock.ts'
+import type { Superblock, SuperblockCopy, SuperblockPair } from '../../media/superblock.ts'
+import { spentCounter } from '../../media/superblock-check.ts'
 import { superblockCodec } from '../../media/superblock-codec.ts'
 import { SUPERBLOCK_MAGIC } from '../../media/superblock-layout.ts'
 import type { Problem } from './problem.ts'
+import type { Salvaged } from './salvage.ts'
 
 export interface SuperblockFindings {
   problems: Problem[]
@@ -37,6 +39,14 @@ export function checkSuperblocks(pair: SuperblockPair): SuperblockFindings {
     problems.push({ structure: 'superblock', code: 'shutdown', offset, message, fixable: true })
   }
   return { problems, notices }
+}
+
+/** A mount refuses to begin near the end of its numbers. */
+export function checkCounters(superblock: Superblock, salvaged: Salvaged): Problem[] {
+  const message = spentCounter(superblock, salvaged)
+  if (message === undefined) return []
+  const code = 'superblock-counter'
+  return [{ structure: 'superblock', code, offset: 0, message, fixable: true }]
 }
 
 function checkCopy(name: string, copy: SuperblockCopy, other: boolean): Problem[] {

@@ -1,7 +1,7 @@
 /** Repairs of single inodes: values nobody can use are replaced by values everybody can. */
 
 import { BLOCK_SIZE } from '../../media/geometry.ts'
-import { BAD_FIELD } from '../check/inodes.ts'
+import { BAD_FIELD, BAD_PARENT } from '../check/inodes.ts'
 import { fixRows, type RepairContext } from './context.ts'
 
 const SAFE = Number.MAX_SAFE_INTEGER
@@ -38,9 +38,9 @@ export function repairInodes(context: RepairContext): void {
   fixRows(
     context,
     'inode-parent',
-    'SELECT ino FROM inode WHERE (mode & 61440) <> 16384 AND parent <> 0',
+    `SELECT ino FROM inode WHERE ${BAD_PARENT}`,
     'UPDATE inode SET parent = 0 WHERE ino = @ino',
-    (row) => `inode ${row.ino}: parent cleared, it is no directory`,
+    (row) => `inode ${row.ino}: parent cleared`,
   )
   fixRows(
     context,

@@ -1,15 +1,26 @@
 /** Numbers that no transaction can have given out: what carries them gets new ones. */
-import { COUNTER_MAX } from '../../media/geometry.ts'
+import { COUNTER_SPENT } from '../../media/geometry.ts'
 import type { RepairContext } from './context.ts'
 
-/** So that a mount has numbers left to give out. */
+/** So that mounts have numbers left to give out. */
 const HEADROOM = 2 ** 32
+/** Numbers up to it belong to mkfs. */
+const MKFS_LAST = 16
 
 export function repairNumbers(context: RepairContext): void {
-  const most = Math.max(context.sequence, COUNTER_MAX - HEADROOM)
+  renewSequence(context)
+  const most = Math.max(context.sequence, COUNTER_SPENT - HEADROOM)
   raiseSequence(context, most)
   renumberInodes(context, most)
   renumberCookies(context, most)
+}
+
+/** One that no mount may count on from was never counted to: what is in use tells how far. */
+function renewSequence(context: RepairContext): void {
+  if (context.sequence <= COUNTER_SPENT) return
+  const message = `the last sequence was ${context.sequence}: counted from what is in use again`
+  context.actions.add('sequence', message)
+  context.sequence = MKFS_LAST
 }
 
 /** Numbers above the last sequence would be given out a second time: go on behind them. */

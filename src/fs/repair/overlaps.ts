@@ -1,9 +1,12 @@
 /**
  * Blocks that two files claim. Both files stay; the one that was changed last keeps the blocks, for
- * what is in them is likelier its own. The other one loses the range, and is told which.
+ * what is in them is likelier its own. The other one loses the range, and is told which. Metadata
+ * keeps its blocks whatever files claim.
  */
+import { rangesOverlap } from '../../index/free-space.ts'
 import { BLOCK_SIZE, BLOCKS_PER_UNIT } from '../../media/geometry.ts'
 import type { BlockRange } from '../../media/superblock.ts'
+import { nameOwner } from '../check/space.ts'
 import { pathOf } from '../failure.ts'
 import type { RepairContext } from './context.ts'
 
@@ -15,7 +18,11 @@ interface Claim {
   readonly flags: number
 }
 
-/** Runs when every row is of a file and in the region; sees all that overlap, in one walk. */
+interface Loss extends BlockRange {
+  readonly winner: Claim
+}
+
+/** Runs when every row is in the region, of metadata or a file; sees all overlaps in one walk. */
 export function repairOverlaps(context: RepairContext): void {
   for (const cluster of [...overlapping(context)]) settle(context, cluster)
 }
@@ -24,7 +31,7 @@ export function repairOverlaps(context: RepairContext): void {
 function* overlapping({ index }: RepairContext): Generator<Claim[]> {
   const rows = index.database
     .prepare<[], Claim>(
-      `SELECT block, blocks, owner, file_block AS fileBlock, flags FROM rmap WHERE owner > 0
+      `SELECT block, blocks, owner, file_block AS fileBlock, flags FROM rmap
        ORDER BY block, owner, file_block`,
     )
     .iterate()
@@ -44,31 +51,60 @@ function* overlapping({ index }: RepairContext): Generator<Claim[]> {
 function settle(context: RepairContext, cluster: readonly Claim[]): void {
   const kept: Claim[] = []
   for (const claim of ranked(context, cluster)) {
-    const lost = kept.flatMap((winner) => intersection(claim, winner))
-    if (lost.length > 0) cutOut(context, claim, lost, kept)
-    kept.push(...without(claim, lost))
+    const lost = lossesTo(kept, claim)
+    if (lost.length > 0) cutOut(context, claim, lost)
+    for (const part of without(claim, lost)) kept.splice(firstBehind(kept, part.block), 0, part)
   }
 }
 
-/** The likeliest owner first: changed last, then made last. */
+/** What others that are kept have of the claim; `kept` is disjoint, in the order of blocks. */
+function lossesTo(kept: readonly Claim[], claim: Claim): Loss[] {
+  const lost: Loss[] = []
+  const end = claim.block + claim.blocks
+  for (let i = firstBehind(kept, claim.block); i < kept.length; i++) {
+    const winner = kept[i]!
+    if (winner.block >= end) break
+    const block = Math.max(claim.block, winner.block)
+    lost.push({ block, blocks: Math.min(end, winner.block + winner.blocks) - block, winner })
+  }
+  return lost
+}
+
+/** The place of the first that ends behind `block`. */
+function firstBehind(kept: readonly Claim[], block: number): number {
+  let low = 0
+  let high = kept.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    const claim = kept[middle]!
+    if (claim.block + claim.blocks > block) high = middle
+    else low = middle + 1
+  }
+  return low
+}
+
+/**
+ * The likeliest owner first: metadata; then what was changed last, then made last; and last what
+ * claims metadata, too, and is wrong for certain.
+ */
 function ranked({ index }: RepairContext, cluster: readonly Claim[]): Claim[] {
   const changed = index.database
     .prepare<[number], number>('SELECT mtime FROM inode WHERE ino = ?')
     .pluck()
   const times = new Map(cluster.map(({ owner }) => [owner, changed.get(owner) ?? 0]))
+  const metadata = cluster.filter(({ owner }) => owner < 0)
+  const isWrong = (claim: Claim) => metadata.some((row) => rangesOverlap(claim, row))
+  const ranks = new Map(cluster.map((row) => [row, row.owner < 0 ? 0 : isWrong(row) ? 2 : 1]))
   return [...cluster].sort(
     (a, b) =>
-      times.get(b.owner)! - times.get(a.owner)! || b.owner - a.owner || a.fileBlock - b.fileBlock,
+      ranks.get(a)! - ranks.get(b)! ||
+      times.get(b.owner)! - times.get(a.owner)! ||
+      b.owner - a.owner ||
+      a.fileBlock - b.fileBlock,
   )
 }
 
-function intersection(a: BlockRange, b: BlockRange): BlockRange[] {
-  const block = Math.max(a.block, b.block)
-  const end = Math.min(a.block + a.blocks, b.block + b.blocks)
-  return end > block ? [{ block, blocks: end - block }] : []
-}
-
-/** What is left of a claim; the ranges are parts of it. */
+/** What is left of a claim; the ranges are parts of it, in order. */
 function without(claim: Claim, lost: readonly BlockRange[]): Claim[] {
   const parts: Claim[] = []
   let at = claim.block
@@ -80,7 +116,7 @@ function without(claim: Claim, lost: readonly BlockRange[]): Claim[] {
       fileBlock: claim.fileBlock + block - claim.block,
     }
   }
-  for (const range of [...lost].sort((a, b) => a.block - b.block)) {
+  for (const range of lost) {
     if (range.block > at) parts.push(part(at, range.block))
     at = Math.max(at, range.block + range.blocks)
   }
@@ -89,22 +125,20 @@ function without(claim: Claim, lost: readonly BlockRange[]): Claim[] {
   return parts
 }
 
-function cutOut(
-  context: RepairContext,
-  claim: Claim,
-  lost: readonly BlockRange[],
-  winners: readonly Claim[],
-): void {
+function cutOut(context: RepairContext, claim: Claim, lost: readonly Loss[]): void {
   const { index, actions } = context
   index.rmap.remove(claim.block, claim.owner, claim.fileBlock)
   for (const part of without(claim, lost)) index.rmap.put(part)
   for (const range of lost) {
-    const winner = winners.find((other) => intersection(range, other).length > 0)!
+    const { winner } = range
     const fileBlock = claim.fileBlock + range.block - claim.block
     const done = lose(context, claim, fileBlock, range.blocks)
     const where = `${range.blocks * BLOCK_SIZE} bytes at ${fileBlock * BLOCK_SIZE}`
     const loser = `inode ${claim.owner}: ${where} of ${nameOf(context, claim)} are ${done}`
-    const keeper = `inode ${winner.owner} keeps their blocks for ${nameOf(context, winner)}`
+    const keeper =
+      winner.owner < 0
+        ? `the ${nameOwner(winner.owner)} has their blocks`
+        : `inode ${winner.owner} keeps their blocks for ${nameOf(context, winner)}`
     actions.add('extent-shared', `${loser}; ${keeper}`)
   }
 }

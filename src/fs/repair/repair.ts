@@ -9,7 +9,7 @@ import { rangesOverlap } from '../../index/free-space.ts'
 import { Checkpointer } from '../../journal/checkpoint.ts'
 import { MediaError } from '../../media/errors.ts'
 import { BLOCK_SIZE } from '../../media/geometry.ts'
-import type { BlockRange, Superblock } from '../../media/superblock.ts'
+import { type BlockRange, type Superblock, writeSuperblocks } from '../../media/superblock.ts'
 import { hasJournal } from '../check/bad-metadata.ts'
 import type { Examination } from '../check/examine.ts'
 import { stillBad } from '../check/probe.ts'
@@ -72,10 +72,16 @@ export function planRepair(memory: Memory, examination: Examination, options: Re
   }
   tellLosses(examination, actions)
   repairIndex(context)
+  // Removed files the mount frees itself.
+  const corrected = actions.list().some(({ kind }) => kind !== 'orphan')
   const poison = forgetPoison(context, memory, superblock)
   requireJournal(superblock, [...poison, ...context.index.poison.all()])
   const target = slot === 0 ? 1 : 0
-  const slots = arrangeSlots(context, memory, target)
+  const { slots, roomy } = arrangeSlots(context, memory, target)
+  if (!roomy) {
+    if (corrected) throw noRoom(superblock, target)
+    return superblocksAlone(memory, examination, actions, { ...superblock, slots, poison })
+  }
   tellWritten(examination, actions)
   const repaired: Superblock = {
     ...superblock,
@@ -84,6 +90,7 @@ export function planRepair(memory: Memory, examination: Examination, options: Re
     ...stateAfter(examination, superblock),
     // Every record in the journal was made with the old one: none of them is read again.
     journalSeed: otherSeed(superblock.journalSeed),
+    ...countersAfter(examination, actions),
     checkpoint: { ...superblock.checkpoint, slot },
   }
   return {
@@ -94,6 +101,40 @@ export function planRepair(memory: Memory, examination: Examination, options: Re
         memory.flush(block * BLOCK_SIZE, blocks * BLOCK_SIZE)
       }
       writeCheckpoint(memory, context, target, repaired)
+    },
+  }
+}
+
+function noRoom({ geometry, slots }: Superblock, target: 0 | 1): MediaError {
+  const sentence = 'there are no free units for a new image: nothing was written'
+  const { block } = slots[target][0] ?? { block: geometry.dataStartBlock }
+  return new MediaError('checkpoint', block * BLOCK_SIZE, sentence)
+}
+
+/**
+ * On a full filesystem whose other slot is lost there is no place for another image. The one it has
+ * is good as it is, with its journal: the mount replays it, and lives without a second slot until
+ * files are removed.
+ */
+function superblocksAlone(
+  memory: Memory,
+  examination: Examination,
+  actions: Actions,
+  superblock: Superblock,
+): Plan {
+  const { slot } = examination
+  tellSuperblocks(examination, actions)
+  const repaired: Superblock = {
+    ...superblock,
+    ...stateAfter(examination, superblock),
+    checkpoint: { ...superblock.checkpoint, slot },
+  }
+  // What the journal has is not in an image: the mount must replay it.
+  const state = repaired.state === 'clean' ? 'dirty' : repaired.state
+  return {
+    actions: actions.list().filter(({ kind }) => kind !== 'orphan'),
+    write() {
+      writeSuperblocks(memory, { ...repaired, state })
     },
   }
 }
@@ -114,6 +155,13 @@ function stateAfter({ problems }: Examination, superblock: Superblock): Partial<
   const stays = problems.some(({ code, fixable }) => code === 'shutdown' && !fixable)
   if (stays && superblock.state === 'shutdown') return {}
   return { state: 'clean', shutdownReason: 'none', shutdownOffset: 0 }
+}
+
+/** They only compare copies and records with each other, and there will be none of the old. */
+function countersAfter({ problems }: Examination, actions: Actions): Partial<Superblock> {
+  if (problems.every(({ code }) => code !== 'superblock-counter')) return {}
+  actions.add('superblock-counter', 'the generation and the epoch begin anew')
+  return { generation: 0, epoch: 0, bootEpoch: 0 }
 }
 
 function tellLosses({ salvaged }: Examination, actions: Actions): void {
@@ -193,7 +241,12 @@ function writeCheckpoint(
   checkpointer.finish(superblock)
 }
 
-function tellWritten({ superblock, pair }: Examination, actions: Actions): void {
+function tellWritten(examination: Examination, actions: Actions): void {
+  tellSuperblocks(examination, actions)
+  actions.add('checkpoint', 'wrote a new checkpoint and emptied the journal')
+}
+
+function tellSuperblocks({ superblock, pair }: Examination, actions: Actions): void {
   if (superblock?.state === 'shutdown')
     actions.add('shutdown', 'the filesystem can be mounted again')
   for (const [name, copy] of [
@@ -202,5 +255,4 @@ function tellWritten({ superblock, pair }: Examination, actions: Actions): void 
   ] as const) {
     if (copy instanceof MediaError) actions.add('superblock', `wrote the ${name} superblock anew`)
   }
-  actions.add('checkpoint', 'wrote a new checkpoint and emptied the journal')
 }

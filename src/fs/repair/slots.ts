@@ -1,7 +1,6 @@
 /** Where the repaired index goes: checkpoint slots without bad units, large enough for an image. */
 import type { Memory } from '../../dax/memory.ts'
 import { OWNER_CHECKPOINT } from '../../media/change.ts'
-import { MediaError } from '../../media/errors.ts'
 import { BLOCK_SIZE, BLOCKS_PER_UNIT, UNIT_SIZE } from '../../media/geometry.ts'
 import type { BlockRange, Slots } from '../../media/superblock.ts'
 import { MAX_SLOT_EXTENTS } from '../../media/superblock-layout.ts'
@@ -13,24 +12,26 @@ import { rebuildFree } from './counts.ts'
 /** As much as a mounted filesystem keeps in reserve for the next image. */
 const IMAGE_MARGIN = 1024 * 1024
 
+export interface Arranged {
+  readonly slots: Slots
+  /** False: nowhere is there room for the image. Bad units are out of the slots all the same. */
+  readonly roomy: boolean
+}
+
 /**
  * Takes bad units out of both slots and gives `target` room for the image; the rmap says the same
- * afterwards. Throws MediaError when there are not enough free units.
+ * afterwards.
  */
-export function arrangeSlots(context: RepairContext, memory: Memory, target: 0 | 1): Slots {
+export function arrangeSlots(context: RepairContext, memory: Memory, target: 0 | 1): Arranged {
   const slots: [BlockRange[], BlockRange[]] = [
     keepGood(context, memory, context.slots[0]),
     keepGood(context, memory, context.slots[1]),
   ]
-  if (!grow(context, slots, target)) {
+  if (!grow(context, slots, target) && !fits(context, slots[target])) {
     // Nothing in the target is needed any more: what is best of all free units takes its place.
     giveBack(context, slots[target])
-    slots[target] = longestRuns(context)
-    if (slots[target].length === 0) {
-      const sentence = 'there are no free units for a new image: nothing was written'
-      const { block } = context.slots[target][0] ?? { block: context.geometry.dataStartBlock }
-      throw new MediaError('checkpoint', block * BLOCK_SIZE, sentence)
-    }
+    slots[target] = longestRuns(context, IMAGE_MARGIN) ?? longestRuns(context, 0) ?? []
+    if (slots[target].length === 0) return { slots, roomy: false }
     context.actions.add(
       'slot-moved',
       `gave checkpoint slot ${target} other units: it was in pieces`,
@@ -38,12 +39,22 @@ export function arrangeSlots(context: RepairContext, memory: Memory, target: 0 |
   }
   // The other one can wait: the next mount makes it grow when there is space again.
   grow(context, slots, target === 0 ? 1 : 0)
-  return slots
+  return { slots, roomy: true }
+}
+
+/** Without the margin, too, an image is an image: a full filesystem has no other room. */
+function fits({ index }: RepairContext, slot: readonly BlockRange[]): boolean {
+  if (slot.length > MAX_SLOT_EXTENTS) return false
+  if (capacity(slot) < index.imageSize() && index.hasFreePages()) index.compact()
+  return capacity(slot) >= index.imageSize()
 }
 
 /** False when there is no unit, or no place in the list of extents, for what the image needs. */
 function grow(context: RepairContext, slots: [BlockRange[], BlockRange[]], slot: 0 | 1): boolean {
-  while (capacity(slots[slot]) < needed(context) || slots[slot].length > MAX_SLOT_EXTENTS) {
+  while (
+    capacity(slots[slot]) < needed(context, IMAGE_MARGIN) ||
+    slots[slot].length > MAX_SLOT_EXTENTS
+  ) {
     const unit = slots[slot].length > MAX_SLOT_EXTENTS ? undefined : findFreeUnit(context)
     if (unit === undefined) return false
     const longer = append(slots[slot], unit)
@@ -56,8 +67,8 @@ function grow(context: RepairContext, slots: [BlockRange[], BlockRange[]], slot:
   return true
 }
 
-function needed({ index }: RepairContext): number {
-  return index.imageSize() + IMAGE_MARGIN
+function needed({ index }: RepairContext, margin: number): number {
+  return index.imageSize() + margin
 }
 
 function giveBack({ index }: RepairContext, slot: readonly BlockRange[]): void {
@@ -67,17 +78,17 @@ function giveBack({ index }: RepairContext, slot: readonly BlockRange[]): void {
   }
 }
 
-/** Enough units for the image in as few pieces as can be; none when even those are too many. */
-function longestRuns(context: RepairContext): BlockRange[] {
+/** Enough units for the image in as few pieces as can be; undefined when there are not enough. */
+function longestRuns(context: RepairContext, margin: number): BlockRange[] | undefined {
   const runs = freeRuns(context).sort((a, b) => b.blocks - a.blocks)
   const taken: BlockRange[] = []
   for (const run of runs.slice(0, MAX_SLOT_EXTENTS)) {
-    const missing = Math.ceil((needed(context) - capacity(taken)) / UNIT_SIZE)
+    const missing = Math.ceil((needed(context, margin) - capacity(taken)) / UNIT_SIZE)
     if (missing <= 0) break
     const blocks = Math.min(run.blocks, missing * BLOCKS_PER_UNIT)
     taken.push({ block: run.block, blocks })
   }
-  if (capacity(taken) < needed(context)) return []
+  if (capacity(taken) < needed(context, margin)) return undefined
   for (const range of taken) takeUnits(context, range)
   return taken
 }
