@@ -124,6 +124,8 @@ t.test('small parts', async (t) => {
   ]
   const columns = [{ head: 'NAME' }, { head: 'N', right: true }]
   t.equal(alignText(columns, rows), 'NAME   N\na     10\nbbb    9')
+  const many = Array.from({ length: 300_000 }, (_, at) => [`${at}`, ''])
+  t.equal(alignText(columns, many).split('\n').length, 300_001)
   t.equal(sentenceOf(new CliError('two\n  lines')), 'two lines')
   t.equal(parseReadiness(''), undefined)
   t.same(parseReadiness('{"ready":true,"pid":7}\n'), { ready: true, pid: 7 })
@@ -131,8 +133,8 @@ t.test('small parts', async (t) => {
   const mount = { ...readMounts()[0]!, device: '999:999', mountpoint: process.cwd() }
   const child = spawn('sleep', ['60'])
   t.teardown(() => child.kill('SIGKILL'))
-  t.match(nameUsers(mount, 1000), new RegExp(`\\(pid ${child.pid}, working directory `))
-  t.equal(nameUsers({ ...mount, mountpoint: '/nowhere' }), undefined)
+  t.match(await nameUsers(mount, 1000), new RegExp(`\\(pid ${child.pid}, working directory `))
+  t.equal(await nameUsers({ ...mount, mountpoint: '/nowhere' }), undefined)
 })
 
 t.test('when a command is left out', async (t) => {
@@ -455,7 +457,7 @@ t.test('a region and a mountpoint that are in use', { skip: skipMounts }, async 
     t.teardown(() => other.kill('SIGKILL'))
     await once(other.stdout, 'data')
     const named = new RegExp(`python3 \\(pid ${other.pid}, ${use} ${mountpoint}/used\\)`)
-    t.match(nameUsers(mountAt(mountpoint)!, 1000), named)
+    t.match(await nameUsers(mountAt(mountpoint)!, 1000), named)
     other.kill('SIGKILL')
     await once(other, 'exit')
   }

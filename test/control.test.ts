@@ -20,7 +20,7 @@ import { ControlError, MAX_LINE } from '../src/control/protocol.ts'
 import { ControlServer } from '../src/control/server.ts'
 import { canonical, resolveFile, resolveTarget } from '../src/control/target.ts'
 import type { Administration, FilesystemEvent, InjectRequest } from '../src/fs/administration.ts'
-import { EINVAL, ENOENT, ENOSYS, FsError } from '../src/fs/errors.ts'
+import { E2BIG, EINVAL, ENOENT, ENOSYS, FsError } from '../src/fs/errors.ts'
 
 /** A filesystem that only remembers what it was asked. */
 class FakeFilesystem {
@@ -34,6 +34,8 @@ class FakeFilesystem {
   getmap(inode: number) {
     if (inode === 404) throw new FsError(ENOENT, 'no such inode')
     if (inode === 500) throw new Error('a bug')
+    // As many bytes of extents.
+    if (inode > 2 ** 20) return { inode, size: 0, extents: ['x'.repeat(inode)] }
     return { inode, size: 0, extents: [] }
   }
 
@@ -285,6 +287,18 @@ t.test('watch', async (t) => {
   await t.rejects(client.call('status', {}), ControlError)
   t.notOk(existsSync(path), 'the socket is gone')
   await t.rejects(ControlClient.connect(path), { code: 'ENOENT' })
+})
+
+t.test('one reply may be long, but not longer than a client takes', async (t) => {
+  const { path, warnings } = await serve(t)
+  const client = await connect(t, path)
+  const inode = 20 * 2 ** 20
+  const { extents } = await client.call('getmap', { inode })
+  t.equal(String(extents[0]).length, inode)
+  const longer = client.call('getmap', { inode: 64 * 2 ** 20 })
+  await t.rejects(longer, { errno: E2BIG, message: /longer than 64 MiB/ })
+  t.ok(await client.call('status', {}), 'and the connection stays')
+  t.same(warnings, [])
 })
 
 t.test('a watcher that does not read is given up', async (t) => {

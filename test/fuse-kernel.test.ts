@@ -12,6 +12,7 @@ import { format } from '../mkfs/format.ts'
 import { openDevice } from '../src/dax/device.ts'
 import { fsDaxGet } from '../src/dax/holder.ts'
 import { Filesystem } from '../src/fs/filesystem.ts'
+import { Bugs } from '../src/fuse/bugs.ts'
 import { type KernelOptions, type KernelTransport, mountKernel } from '../src/fuse/kernel.ts'
 import { MountError } from '../src/fuse/mount.ts'
 import { silent } from './support/core.ts'
@@ -442,4 +443,32 @@ t.test('read-only', { skip }, async (t) => {
   const mounted = await mount(t, { readOnly: true })
   await mounted.client('refused', "raises('EROFS', lambda: os.mkdir('d'))")
   await mounted.end()
+})
+
+const FAR_TIMES = `
+last = 2 ** 53 - 1
+def seconds(path): s = os.stat(path); return s.st_atime_ns // 10**9, s.st_mtime_ns // 10**9
+put('t', b'')
+for far in (last, 2 ** 53, 2 ** 55 + 12345, 2 ** 62):
+    os.utime('t', (far, -far)); assert seconds('t') == (last, -last), (far, os.stat('t'))
+    os.utime('t', ns=(far * 10**9 + 5, 7)); assert os.stat('t').st_atime_ns == last * 10**9
+os.utime('t', (2 ** 40, -2 ** 55)); assert seconds('t') == (2 ** 40, -last)
+`
+
+t.test('times that no inode can store become the nearest, as on ext4', { skip }, async (t) => {
+  const mounted = await mount(t)
+  await mounted.client('set', FAR_TIMES)
+  const again = await mounted.again()
+  await again.client('kept', "s = os.stat('t'); assert s.st_mtime_ns == -(2**53 - 1) * 10**9, s")
+  await again.end()
+})
+
+t.test('bugs are logged once a kind, and not without end', async (t) => {
+  const lines: string[] = []
+  const bugs = new Bugs({ ...silent, error: (line) => void lines.push(line) })
+  for (let i = 0; i < 3; i++) bugs.tell('LOOKUP', new RangeError('one'))
+  t.match(lines, [/^LOOKUP: RangeError: one\n +at /])
+  for (let i = 0; i < 1000; i++) bugs.tell('SETATTR', new RangeError(`the number ${i}`))
+  t.equal(lines.length, 101)
+  t.match(lines.at(-1), /not logged/)
 })

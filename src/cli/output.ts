@@ -56,7 +56,10 @@ export function alignText(
   rows: readonly (readonly string[])[],
 ): string {
   const lines = [columns.map((column) => column.head), ...rows]
-  const widths = columns.map((_, i) => Math.max(...lines.map((line) => (line[i] ?? '').length)))
+  // Not Math.max(...): a call takes only so many arguments, and a file may have more extents.
+  const widths = columns.map((_, i) =>
+    lines.reduce((width, line) => Math.max(width, (line[i] ?? '').length), 0),
+  )
   return lines
     .map((line) =>
       columns

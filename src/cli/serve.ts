@@ -1,6 +1,7 @@
 /** The life of a daemon's process: mount, tell, wait for the end or for signals, unmount. */
 import { mountAt } from '../control/mountinfo.ts'
-import { nameUsers } from './busy.ts'
+import { canonical } from '../control/target.ts'
+import { isBelow, nameUsers } from './busy.ts'
 import { Daemon } from './daemon.ts'
 import { CliError, codeOf, EXIT_FAILED, EXIT_OK, MOUNT_FAILED, sentenceOf } from './errors.ts'
 import { type LineLogger, openLogger } from './logger.ts'
@@ -28,6 +29,7 @@ export async function serve(plan: MountPlan): Promise<number> {
 
 async function live(plan: MountPlan, logger: LineLogger, background: boolean): Promise<number> {
   await prepare(plan, (sentence) => logger.info(sentence))
+  keepPathOutside(plan.mountpoint)
   const daemon = await Daemon.start(plan, logger)
   dieOfBugs(logger)
   const signals = new Signals(daemon, logger, background)
@@ -42,6 +44,17 @@ async function live(plan: MountPlan, logger: LineLogger, background: boolean): P
     logger.error(`the unmount failed: ${sentenceOf(error)}`)
     return EXIT_FAILED
   }
+}
+
+/**
+ * We wait for the programs that we start, umount among them, until they have been found: they must
+ * not be looked for in what we serve.
+ */
+function keepPathOutside(mountpoint: string): void {
+  if (process.env.PATH === undefined) return
+  const directories = process.env.PATH.split(':').filter((path) => path.startsWith('/'))
+  const outside = directories.filter((path) => !isBelow(canonical(path), mountpoint))
+  process.env.PATH = outside.join(':') || '/usr/sbin:/usr/bin:/sbin:/bin'
 }
 
 function greeting({ region, mountpoint }: MountPlan, background: boolean): string {
@@ -92,28 +105,32 @@ class Signals {
     }
     const lazy = attempt === 2
     const { mountpoint } = this.#daemon.plan
-    const mount = mountAt(mountpoint)
-    const users = mount === undefined ? undefined : nameUsers(mount)
     try {
+      // Detached, they would not be found any more.
+      const users = lazy ? await this.#users() : undefined
       await this.#daemon.transport.unmount(lazy)
-      if (lazy && users !== undefined) {
-        this.#logger.warn(
-          `detached ${mountpoint}; waiting for ${users} to let go; again to leave them`,
-        )
-      }
+      if (users === undefined) return
+      this.#logger.warn(
+        `detached ${mountpoint}; waiting for ${users} to let go; again to leave them`,
+      )
     } catch (error) {
-      this.#refused(error, lazy, users)
+      if (lazy || codeOf(error) !== 'EBUSY') this.#logger.error(sentenceOf(error))
+      else {
+        const users = await this.#users()
+        const whose = users === undefined ? 'somebody uses it' : `used by ${users}`
+        this.#logger.warn(`${mountpoint} is busy: ${whose}; once more detaches it lazily`)
+      }
     }
   }
 
-  #refused(error: unknown, lazy: boolean, users: string | undefined): void {
-    const { mountpoint } = this.#daemon.plan
-    if (lazy || codeOf(error) !== 'EBUSY') {
-      this.#logger.error(sentenceOf(error))
-      return
+  /** Who they are is good to know, but no more. */
+  async #users(): Promise<string | undefined> {
+    try {
+      const mount = mountAt(this.#daemon.plan.mountpoint)
+      return mount && (await nameUsers(mount))
+    } catch {
+      return undefined
     }
-    const whose = users === undefined ? 'somebody uses it' : `used by ${users}`
-    this.#logger.warn(`${mountpoint} is busy: ${whose}; once more detaches it lazily`)
   }
 
   async #leave(): Promise<void> {

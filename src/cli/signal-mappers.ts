@@ -3,13 +3,17 @@
  * only when they touch it. The si_code is SI_QUEUE: the kernel keeps BUS_MCEERR_* for itself.
  */
 import { closeSync } from 'node:fs'
-import { readdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { mountAt } from '../control/mountinfo.ts'
 import type { FilesystemEvent } from '../fs/administration.ts'
 import type { Filesystem } from '../fs/filesystem.ts'
 import { native } from '../native/binding.ts'
 import type { LineLogger } from './logger.ts'
+import { deviceField, lookAtProcesses, type Seen } from './processes.ts'
+
+/** For who is in the middle of an unmap to be done with it; others are signalled meanwhile. */
+const PATIENCE_MS = 5000
 
 type Kill = Extract<FilesystemEvent, { event: 'kill' }>
 
@@ -17,60 +21,63 @@ type Kill = Extract<FilesystemEvent, { event: 'kill' }>
 export function signalMappers(fs: Filesystem, mountpoint: string, logger: LineLogger): () => void {
   const device = mountAt(mountpoint)?.device
   if (device === undefined) return () => {}
-  let last = Promise.resolve()
+  /** What failed since the last look began. */
+  const failed: Kill[] = []
+  let looking = false
+  const look = async (): Promise<void> => {
+    if (looking) return
+    looking = true
+    while (failed.length > 0) await signalAll(device, failed.splice(0), logger)
+    looking = false
+  }
   return fs.administration.subscribe((event) => {
     // Dead handles count: what they map may be hit another time.
     if (event.event !== 'kill' || !fs.volume.handles.isOpen(event.inode)) return
-    last = last
-      .then(() => signalAll(device, event, logger))
-      .catch((error: Error) => logger.error(`looking for mappers: ${error.message}`))
+    failed.push(event)
+    void look()
   })
 }
 
-/**
- * Never synchronously: a process that unmaps dirty pages keeps its maps locked until this daemon
- * has taken them.
- */
-async function signalAll(device: string, kill: Kill, logger: LineLogger): Promise<void> {
-  for (const entry of await readdir('/proc')) {
-    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue
-    try {
-      if (!(await signalMapper(Number(entry), device, kill))) continue
-      logger.warn(`sent SIGBUS to pid ${entry}, which maps what failed of inode ${kill.inode}`)
-    } catch {
-      // It has ended in the meantime.
-    }
-  }
+async function signalAll(device: string, kills: Kill[], logger: LineLogger): Promise<void> {
+  const signals: Promise<void>[] = []
+  const all = await lookAtProcesses({ device }, PATIENCE_MS, (seen) => {
+    const hit = kills.filter((kill) => seen.maps.some((line) => mapsRange(line, device, kill)))
+    if (hit.length > 0) signals.push(signal(seen, hit, logger))
+  })
+  await Promise.all(signals)
+  if (!all) logger.warn('not all who map what failed could be found: some were busy unmapping')
 }
 
-/** The pidfd comes first: what is read then is of the process that it stands for, or it is dead. */
-async function signalMapper(pid: number, device: string, kill: Kill): Promise<boolean> {
-  const pidfd = native.openProcess(pid)
+async function signal({ pid, startTime }: Seen, kills: Kill[], logger: LineLogger): Promise<void> {
+  let pidfd: number | undefined
   try {
-    const maps = await readFile(`/proc/${pid}/maps`, 'utf8')
-    if (!mapsRange(maps, device, kill)) return false
+    pidfd = native.openProcess(pid)
+    // The pidfd stands for whoever has the number now. Not on this thread: see processes.ts.
+    if (startTimeIn(await readFile(`/proc/${pid}/stat`, 'utf8')) !== startTime) return
     native.signalProcess(pidfd, constants.signals.SIGBUS, 0)
-    return true
+    for (const { inode } of kills) {
+      logger.warn(`sent SIGBUS to pid ${pid}, which maps what failed of inode ${inode}`)
+    }
+  } catch {
+    // It has ended in the meantime, or is none of ours.
   } finally {
-    closeSync(pidfd)
+    if (pidfd !== undefined) closeSync(pidfd)
   }
 }
 
-/** Lines of maps: `start-end perms offset major:minor inode path`, all but the inode hexadecimal. */
-export function mapsRange(
-  maps: string,
-  device: string,
-  { inode, ranges }: Pick<Kill, 'inode' | 'ranges'>,
-): boolean {
-  const [major, minor] = device.split(':').map((part) => Number(part).toString(16).padStart(2, '0'))
-  const wanted = ` ${major}:${minor} ${inode} `
-  return maps.split('\n').some((line) => {
-    if (!line.includes(wanted)) return false
-    const [, start, end, from] = /^([\da-f]+)-([\da-f]+) \S+ ([\da-f]+)/.exec(line) ?? []
-    const first = Number(`0x${from}`)
-    const last = first + Number(BigInt(`0x${end}`) - BigInt(`0x${start}`))
-    const hit = (range: { fileOffset: number; length: number }) =>
-      range.fileOffset < last && first < range.fileOffset + range.length
-    return ranges === undefined || ranges.some(hit)
-  })
+/** The 22nd field; the second, the name, may hold spaces and parentheses. */
+function startTimeIn(stat: string): number {
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[22 - 3])
+}
+
+/** `start-end perms offset major:minor inode path`, all but the inode hexadecimal. */
+function mapsRange(line: string, device: string, { inode, ranges }: Kill): boolean {
+  if (!line.includes(`${deviceField(device)}${inode} `)) return false
+  const [, start, end, from] = /^([\da-f]+)-([\da-f]+) \S+ ([\da-f]+)/.exec(line) ?? []
+  const first = Number(`0x${from}`)
+  const last = first + Number(BigInt(`0x${end}`) - BigInt(`0x${start}`))
+  return (
+    ranges === undefined ||
+    ranges.some(({ fileOffset, length }) => fileOffset < last && first < fileOffset + length)
+  )
 }

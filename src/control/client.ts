@@ -6,6 +6,7 @@ import { LineReader } from './lines.ts'
 import {
   ControlError,
   isEvent,
+  MAX_REPLY,
   type MethodName,
   type Params,
   type Reply,
@@ -14,9 +15,6 @@ import {
 } from './protocol.ts'
 
 const { ECONNRESET, ETIMEDOUT } = constants.errno
-
-/** A reply may hold thousands of rmap rows with long paths. */
-const MAX_REPLY = 64 * 1024 * 1024
 
 /** Long enough for a checkpoint of millions of files; a daemon that is silent longer is stuck. */
 const PATIENCE_MS = 120_000

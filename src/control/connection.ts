@@ -4,10 +4,11 @@ import type { Administration } from '../fs/administration.ts'
 import { E2BIG, EINVAL, EIO } from '../fs/errors.ts'
 import { LineReader } from './lines.ts'
 import { callMethod, type MountFacts } from './methods.ts'
-import { ControlError, MAX_LINE, type ServerLine } from './protocol.ts'
+import { ControlError, MAX_LINE, MAX_REPLY, type ServerLine } from './protocol.ts'
 
 /**
- * Unread output at which a client is given up, bytes: a stopped watcher must not fill our memory.
+ * Unread output that a client may leave and still be sent more, bytes: a stopped watcher must not
+ * fill our memory.
  */
 const MAX_UNREAD = 8 * 1024 * 1024
 
@@ -50,7 +51,7 @@ export class Connection {
       const request = this.#parse(line)
       id = request.id
       const result = await this.#call(request.method, request.params)
-      this.#send({ id, result })
+      this.#send({ id, result }, MAX_REPLY)
     } catch (error) {
       const errno = errnoOf(error)
       // Whatever says no has an errno; anything else is a bug, of which the log should know.
@@ -82,10 +83,16 @@ export class Connection {
     return {}
   }
 
-  #send(line: ServerLine): void {
+  #send(line: ServerLine, limit = Number.POSITIVE_INFINITY): void {
     if (this.#socket.destroyed || !this.#socket.writable) return
-    this.#socket.write(`${JSON.stringify(line)}\n`)
+    const bytes = Buffer.from(`${JSON.stringify(line)}\n`)
+    if (bytes.length > limit) {
+      const sentence = 'the answer is longer than 64 MiB: `holdfast rmap` tells it in parts'
+      throw new ControlError(E2BIG, sentence)
+    }
+    // Before the write: one line may be longer than that, a map of very many extents say.
     if (this.#socket.writableLength > MAX_UNREAD) this.#socket.destroy()
+    else this.#socket.write(bytes)
   }
 
   /** Once per connection: garbage must not fill the log either. */

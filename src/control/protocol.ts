@@ -22,6 +22,9 @@ import type {
 /** Longest line the daemon reads, bytes: requests are short. */
 export const MAX_LINE = 64 * 1024
 
+/** Longest reply, bytes: thousands of rmap rows with long paths, a million extents of a file. */
+export const MAX_REPLY = 64 * 1024 * 1024
+
 /** Most rmap rows in one reply; a caller goes on where the last row ended. */
 export const MAX_RMAP_ROWS = 4096
 

@@ -15,6 +15,7 @@ import type {
   Status,
 } from './administration.ts'
 import type { CheckpointResult } from './checkpoints.ts'
+import { EBUSY, ENXIO, FsError } from './errors.ts'
 import { pathOf } from './failure.ts'
 import { fileMap } from './file-map.ts'
 import { inject } from './injection.ts'
@@ -84,8 +85,13 @@ export class Administrator implements Administration {
   }
 
   clearPoison(range: { offset: number; length: number } | 'all'): number {
-    const all = { offset: 0, length: this.#volume.geometry.size }
-    return this.#volume.change(() => this.#clearPoison(range === 'all' ? all : range))
+    const { geometry, frozen } = this.#volume
+    const { offset, length } = range === 'all' ? { offset: 0, length: geometry.size } : range
+    if (offset + length > geometry.size) {
+      throw new FsError(ENXIO, `the region ends at ${geometry.size}`)
+    }
+    if (frozen) throw new FsError(EBUSY, 'the filesystem is frozen: holdfast thaw')
+    return this.#volume.change(() => this.#clearPoison({ offset, length }))
   }
 
   freeze(): Promise<void> {

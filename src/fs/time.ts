@@ -22,19 +22,28 @@ export function now(): Time {
   return { seconds, nanoseconds: Math.floor((milliseconds - seconds * 1000) * 1e6) }
 }
 
+/** What inodes cannot store becomes the nearest that they can, as on ext4. */
+function storable({ seconds, nanoseconds }: Time): Time {
+  if (Math.abs(seconds) < Number.MAX_SAFE_INTEGER) return { seconds, nanoseconds }
+  return { seconds: Math.sign(seconds) * Number.MAX_SAFE_INTEGER, nanoseconds: 0 }
+}
+
 export function setAtime(row: InodeRow, time: Time): void {
-  row.atime = time.seconds
-  row.atimeNs = time.nanoseconds
+  const { seconds, nanoseconds } = storable(time)
+  row.atime = seconds
+  row.atimeNs = nanoseconds
 }
 
 export function setMtime(row: InodeRow, time: Time): void {
-  row.mtime = time.seconds
-  row.mtimeNs = time.nanoseconds
+  const { seconds, nanoseconds } = storable(time)
+  row.mtime = seconds
+  row.mtimeNs = nanoseconds
 }
 
 export function setCtime(row: InodeRow, time: Time): void {
-  row.ctime = time.seconds
-  row.ctimeNs = time.nanoseconds
+  const { seconds, nanoseconds } = storable(time)
+  row.ctime = seconds
+  row.ctimeNs = nanoseconds
 }
 
 /** Content changed: both of them. */

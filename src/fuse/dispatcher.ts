@@ -12,7 +12,7 @@ import { OPCODE_COUNT, Opcode, opcodeName, WRITE_CACHE } from './protocol.ts'
 import { ENTRY_OUT } from './reply-structs.ts'
 import { INTERRUPT_IN, WRITE_IN } from './request-structs.ts'
 import { lseek } from './seek.ts'
-import type { Session } from './session.ts'
+import type { Awaits, Session } from './session.ts'
 import { describe } from './wire-log.ts'
 
 const { ENOTTY } = constants.errno
@@ -23,6 +23,7 @@ interface Entry {
   readonly run: Operation
   /** False: the operation does not care about the request's nodeid. */
   readonly node: boolean
+  readonly awaits: Awaits
 }
 
 const refuse = (errno: number): Operation => {
@@ -84,10 +85,26 @@ const ALWAYS: readonly (readonly [number, Operation])[] = [
   [Opcode.DESTROY, done],
 ]
 
-function table(): (Entry | undefined)[] {
+/** What `-o dirsync` makes durable before it is answered; the kernel leaves that to us. */
+const NAMES = new Set<number>([
+  ...[Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.CREATE, Opcode.LINK],
+  ...[Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME, Opcode.RENAME2],
+])
+/** What `-o sync` adds; of writes the kernel says so itself, and OPEN knows whether it truncates. */
+const CONTENTS = new Set<number>([
+  ...[Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.TMPFILE],
+  ...[Opcode.FALLOCATE, Opcode.COPY_FILE_RANGE, Opcode.COPY_FILE_RANGE_64],
+])
+
+function table({ durable }: Session): (Entry | undefined)[] {
+  const awaits = (opcode: number): Awaits => {
+    const names = durable !== 'nothing' && NAMES.has(opcode)
+    const contents = durable === 'everything' && CONTENTS.has(opcode)
+    return names || contents ? 'everything' : 'nothing'
+  }
   const entries = new Array<Entry | undefined>(OPCODE_COUNT).fill(undefined)
-  for (const [opcode, run] of ON_NODE) entries[opcode] = { run, node: true }
-  for (const [opcode, run] of ALWAYS) entries[opcode] = { run, node: false }
+  for (const [opcode, run] of ON_NODE) entries[opcode] = { run, node: true, awaits: awaits(opcode) }
+  for (const [opcode, run] of ALWAYS) entries[opcode] = { run, node: false, awaits: 'nothing' }
   return entries
 }
 
@@ -101,7 +118,7 @@ const NOTHING = new Uint8Array(0)
 
 export class Dispatcher {
   readonly #session: Session
-  readonly #table = table()
+  readonly #table: (Entry | undefined)[]
   /** Requests that wait for the thaw, in the order they came. */
   #frozen: Postponed[] = []
 
@@ -112,10 +129,12 @@ export class Dispatcher {
     failed: (error: unknown) => void,
   ) {
     this.#session = session
+    this.#table = table(session)
     session.retryPostponed = () => this.#resume()
-    this.#table[Opcode.INTERRUPT] = { node: false, run: () => this.#interrupt() }
+    const plain = { node: false, awaits: 'nothing' } as const
+    this.#table[Opcode.INTERRUPT] = { ...plain, run: () => this.#interrupt() }
     this.#table[Opcode.INIT] = {
-      node: false,
+      ...plain,
       run: () => {
         try {
           const agreed = negotiate(session)
@@ -135,11 +154,13 @@ export class Dispatcher {
     request.begin(length)
     session.answered = false
     session.result = 0
+    session.awaits = 'nothing'
     try {
       const entry = this.#table[request.opcode]
       if (entry === undefined) session.fail(ENOSYS)
       else {
         if (entry.node) this.#resolveNode()
+        session.awaits = entry.awaits
         entry.run(session)
       }
     } catch (error) {

@@ -29,7 +29,7 @@ import {
 } from './request-structs.ts'
 import type { Session } from './session.ts'
 
-const { O_DIRECT, O_DSYNC, O_SYNC } = constants
+const { O_DIRECT, O_SYNC, O_TRUNC } = constants
 const AFTER_CREATE = IN_HEADER.size + CREATE_IN.size
 const DATA = IN_HEADER.size + WRITE_IN.size
 const COPY_LIMIT_32 = 0x7ffff000
@@ -45,7 +45,9 @@ export function open(session: Session): void {
   const { fs, request } = session
   const kill = (request.u32(OPEN_IN.at.open_flags) & OPEN_KILL_SUIDGID) !== 0
   const mode = kill ? fs.getattr(request.ino).mode : 0
-  const handle = fs.open(request.ino, request.u32(OPEN_IN.at.flags), kill)
+  const flags = request.u32(OPEN_IN.at.flags)
+  const handle = fs.open(request.ino, flags, kill)
+  if ((flags & O_TRUNC) !== 0 && session.durable === 'everything') session.awaits = 'everything'
   putOpenOut(session, 0, handle)
   if (kill && lostPrivileges(session, request.ino, mode))
     answerAfterModeChange(session, OPEN_OUT.size)
@@ -166,19 +168,12 @@ export function write(session: Session): void {
   const options = writeOptions[(flags & WRITE_CACHE) | (kill ? 2 : 0)]!
   out[0] = fs.write(handle, offset, request.data, DATA, length, options)
   out[1] = 0
+  const durability = request.u32(WRITE_IN.at.flags) & O_SYNC
+  // Not every kernel sends an FSYNC of its own, none does without its page cache.
+  if (durability !== 0) session.awaits = durability === O_SYNC ? 'everything' : 'data'
   if (kill && lostPrivileges(session, request.ino, mode))
     answerAfterModeChange(session, WRITE_OUT.size)
-  else if ((request.u32(WRITE_IN.at.flags) & (O_SYNC | O_DSYNC)) !== 0) answerWhenDurable(session)
   else session.ok(WRITE_OUT.size)
-}
-
-/**
- * O_SYNC and O_DSYNC; not every kernel sends an FSYNC of its own, none does without its page cache.
- */
-function answerWhenDurable(session: Session): void {
-  const { fs, request, payload } = session
-  const dataOnly = (request.u32(WRITE_IN.at.flags) & O_SYNC) !== O_SYNC
-  session.park(fs.fsync(request.ino, dataOnly), payload.slice(0, WRITE_OUT.size))
 }
 
 export function fsync(session: Session): void {

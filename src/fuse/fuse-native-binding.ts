@@ -2,14 +2,12 @@
  * The npm package fuse-native (libfuse 2) as this project uses it: its types, how it is loaded, and
  * what has to be done differently from its index.js, which the handlers below replace.
  */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { FsError } from '../fs/errors.ts'
 import type { Inode, WriteOptions } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
-import { deviceOfMount, type MountFlag } from './mount.ts'
+import { deviceOfMount, durableWith, type MountFlag } from './mount.ts'
 
 export interface FuseNativeOptions {
   /** The path of the region, shown as the source of the mount. */
@@ -296,6 +294,16 @@ export function writeOptions(directIo: boolean): WriteOptions {
   return directIo ? DIRECT_WRITE : WRITE
 }
 
+const NAMES = ['mknod', 'mkdir', 'symlink', 'create', 'link', 'unlink', 'rmdir', 'rename']
+const CONTENTS = ['truncate', 'ftruncate', 'utimens', 'chown', 'chmod', 'setxattr', 'removexattr']
+
+/** Operations that are durable before they are answered; of writes the kernel says nothing here. */
+export function durableOperations(flags: readonly MountFlag[] = []): ReadonlySet<string> {
+  const durable = durableWith(flags)
+  if (durable === 'everything') return new Set([...NAMES, ...CONTENTS, 'write'])
+  return new Set(durable === 'names' ? NAMES : [])
+}
+
 const POLL_MS = 500
 
 /**
@@ -325,45 +333,16 @@ export function letGo(Fuse: FuseNativeClass, fuse: FuseNative): void {
   fuse.close(() => {})
 }
 
-const REVOKE_LIMIT_MS = 10_000
-
-const CHILD = `
-const fs = require('fs')
-const [suffix, ...paths] = process.argv.slice(1)
-for (const path of paths) try {
-  fs.closeSync(fs.openSync(path, 'r'))
-  if (suffix === '') continue
-  fs.linkSync(path, path + suffix)
-  fs.renameSync(path + suffix, path)
-} catch {}
-`
-
-/**
- * libfuse 2 has no notifications in the binding, but an open without keep_cache drops the pages of
- * the inode and unmaps them. Then the node is retired, or the pages of the next opener would be the
- * dead handle's too: a link (answered, but not made) gets a node of its own, and renamed over the
- * first name it leaves the old node to those who have it open.
- * A child does all that: this process must never use its own mount.
- */
-export async function reopen(files: readonly string[], suffix: string): Promise<void> {
-  const child = spawn(process.execPath, ['-e', CHILD, '--', suffix, ...files], {
-    cwd: '/',
-    stdio: 'ignore',
-    timeout: REVOKE_LIMIT_MS,
-    killSignal: 'SIGKILL',
-    env: {},
-  })
-  await once(child, 'close')
-}
-
 /** The binding sends one number: the count, or the errno. */
 export function answerCount(done: (errno: number, value?: number) => void) {
   return (errno: number, count?: number) => done(errno < 0 ? errno : (count ?? 0), count)
 }
 
+/** Far from now milliseconds are too coarse to tell what is left over. */
 export function ms(time: number): { seconds: number; nanoseconds: number } {
   const seconds = Math.floor(time / 1000)
-  return { seconds, nanoseconds: (time - seconds * 1000) * 1e6 }
+  const rest = Math.min(Math.max(0, time - seconds * 1000), 999)
+  return { seconds, nanoseconds: rest * 1e6 }
 }
 
 export type NameOperation = 'mknod' | 'unlink' | 'rmdir' | 'mkdir' | 'rename' | 'link' | 'symlink'

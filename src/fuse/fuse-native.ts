@@ -2,19 +2,20 @@
  * The fuse-native transport: the path-based operations of libfuse 2, through the npm binding, over
  * the same core. docs/TRANSPORTS.md tells what it cannot do.
  */
-import { randomUUID } from 'node:crypto'
 import { EIO, FrozenError, FsError } from '../fs/errors.ts'
 import type { Filesystem } from '../fs/filesystem.ts'
 import type { Handle } from '../fs/handles.ts'
-import type { AttributeChanges, Caller, DirectoryEntry, KernelCache } from '../fs/operations.ts'
+import type { AttributeChanges, Caller, DirectoryEntry } from '../fs/operations.ts'
 import { ROOT_INODE } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
+import { Bugs } from './bugs.ts'
 import {
   answerCount,
   type BindingOperations,
   type BindingStat,
   bindingStat,
   clamp,
+  durableOperations,
   type FuseNative,
   type FuseNativeOptions,
   letGo,
@@ -25,12 +26,12 @@ import {
   type OwnOperations,
   optionString,
   REPLACED,
-  reopen,
   requireText,
   watch,
   writeOptions,
 } from './fuse-native-binding.ts'
 import { MountError, resolveMountpoint } from './mount.ts'
+import { RETIRING, Reopener } from './reopen.ts'
 import { unmountConnection } from './unmount.ts'
 
 const SILENT: Logger = { info() {}, warn() {}, error() {} }
@@ -39,8 +40,6 @@ const OPTIONS_MAX = 1000
 const O_RDWR = 2
 /** How libfuse names what is unlinked, or renamed over, while it is open. */
 const HIDDEN = '/.fuse_hidden'
-/** How names end that only a retirement makes. */
-const RETIRING = `.holdfast-retiring-${randomUUID()}`
 const UNCHANGED = 0xffff_ffff
 /** What an open gets that only drops pages after a shutdown; no handle has this number. */
 const REVOKING_FH = 0x7fff_fff0
@@ -50,9 +49,10 @@ const immortal = new Set<FuseNative>()
 /** Paths to inodes, errors to errnos, and the operations themselves. */
 class PathOperations {
   readonly #fs: Filesystem
-  readonly #logger: Logger
+  readonly #bugs: Bugs
   readonly #directIo: boolean
-  readonly #reported = new Set<string>()
+  /** Operations whose answer waits until what they did is durable. */
+  readonly #durable: ReadonlySet<string>
   /** After a shutdown: what a revocation has to get through to by path. */
   readonly revoking = new Map<string, number>()
   /** Second names that exist only between link and rename of a retirement: path to the first. */
@@ -67,10 +67,11 @@ class PathOperations {
     umask: 0,
   }
 
-  constructor(fs: Filesystem, logger: Logger, directIo: boolean) {
+  constructor(fs: Filesystem, { logger = SILENT, directIo, flags = [] }: FuseNativeOptions) {
     this.#fs = fs
-    this.#logger = logger
-    this.#directIo = directIo
+    this.#bugs = new Bugs(logger)
+    this.#directIo = directIo ?? false
+    this.#durable = durableOperations(flags)
   }
 
   resolve(path: string): number {
@@ -121,17 +122,16 @@ class PathOperations {
       } else answer(-this.#errno(name, error))
       return
     }
-    answer(0, value)
+    if (!this.#durable.has(name)) answer(0, value)
+    else {
+      const sent = (errno: number) => answer(errno, errno === 0 ? value : undefined)
+      this.#fsync(name, () => ROOT_INODE, false, sent)
+    }
   }
 
   #errno(name: string, error: unknown): number {
     if (error instanceof FsError) return error.errno
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    const kind = `${name}: ${text}`
-    if (!this.#reported.has(kind)) {
-      this.#reported.add(kind)
-      this.#logger.error(kind)
-    }
+    this.#bugs.tell(name, error)
     return EIO
   }
 
@@ -316,56 +316,6 @@ class PathOperations {
   }
 }
 
-/** Revocation for want of notifications, see reopen(). */
-class Reopener implements KernelCache {
-  readonly #fs: Filesystem
-  readonly #mountpoint: string
-  readonly #operations: PathOperations
-
-  constructor(fs: Filesystem, mountpoint: string, operations: PathOperations) {
-    this.#fs = fs
-    this.#mountpoint = mountpoint
-    this.#operations = operations
-  }
-
-  revoke(ino: number): Promise<void> {
-    return this.#reopen(this.#paths(ino), RETIRING)
-  }
-
-  invalidate(ino: number): Promise<void> {
-    return this.#reopen(this.#paths(ino))
-  }
-
-  /** Nothing can be opened any more, so these paths get an answer for as long as it takes. */
-  async revokeAll(): Promise<void> {
-    const { handles } = this.#fs.volume
-    const inodes = new Set([...handles.all()].filter((h) => !h.directory).map((h) => h.ino))
-    const { revoking } = this.#operations
-    const paths: string[] = []
-    for (const ino of inodes) {
-      for (const path of this.#paths(ino, revoking)) {
-        revoking.set(path, ino)
-        paths.push(path)
-      }
-    }
-    await this.#reopen(paths).finally(() => revoking.clear())
-  }
-
-  #paths(ino: number, directories?: Map<string, number>): string[] {
-    const { dirents } = this.#fs.volume.index
-    return dirents.names(ino).flatMap(({ parent, name }) => {
-      const above = parent === ROOT_INODE ? [''] : this.#paths(parent, directories)
-      for (const path of above) if (path !== '') directories?.set(path, parent)
-      return above.map((path) => `${path}/${name.toString('utf8')}`)
-    })
-  }
-
-  async #reopen(paths: readonly string[], suffix = ''): Promise<void> {
-    const files = paths.map((path) => this.#mountpoint + path)
-    if (files.length > 0) await reopen(files, suffix)
-  }
-}
-
 /** Mounts and serves `fs`; resolves when the mount answers. */
 export async function mountFuseNative(
   fs: Filesystem,
@@ -374,8 +324,7 @@ export async function mountFuseNative(
 ): Promise<{ closed: Promise<void>; unmount(lazy?: boolean): Promise<void> }> {
   const resolved = resolveMountpoint(mountpoint)
   const Fuse = await loadFuseNative()
-  const directIo = options.directIo ?? false
-  const operations = new PathOperations(fs, options.logger ?? SILENT, directIo)
+  const operations = new PathOperations(fs, options)
   const given = optionString(options, options.readOnly ?? fs.readOnly)
   const fuse = makeFuse(Fuse, resolved, operations.binding(), operations.own(), given)
   if (Buffer.byteLength(fuse._fuseOptions()) > OPTIONS_MAX || Buffer.byteLength(resolved) > 1000) {
@@ -388,7 +337,7 @@ export async function mountFuseNative(
       else reject(new MountError(`cannot mount on ${resolved}: ${error.message}`))
     })
   })
-  fs.attach(new Reopener(fs, resolved, operations))
+  fs.attach(new Reopener(fs, resolved, operations.revoking))
   const closed = watch(resolved).then(() => letGo(Fuse, fuse))
   return {
     closed,

@@ -5,10 +5,12 @@ import { errnoName } from '../fs/errors.ts'
 import type { FilesystemOperations } from '../fs/operations.ts'
 import type { Logger } from '../fs/volume.ts'
 import { type Channel, native } from '../native/binding.ts'
+import { Bugs } from './bugs.ts'
 import { Dispatcher } from './dispatcher.ts'
 import {
   CONNECTION_ENDED,
   deviceOfMount,
+  durableWith,
   MountError,
   type MountFlag,
   openConnection,
@@ -53,7 +55,6 @@ export class KernelTransport {
   /** Resolves when the kernel has let go: after umount, or an abort of the connection. */
   readonly closed: Promise<void>
   readonly #logger: Logger
-  readonly #reported = new Set<string>()
   #notifier: Notifier | undefined
   #ended = () => {}
 
@@ -64,7 +65,8 @@ export class KernelTransport {
     this.closed = new Promise((resolve) => {
       this.#ended = resolve
     })
-    session.bug = (error, operation) => this.#reportBug(error, operation)
+    const bugs = new Bugs(logger)
+    session.bug = (error, operation) => bugs.tell(operation, error)
   }
 
   /** What the failure policy and the control socket use; it exists once INIT has been agreed. */
@@ -98,13 +100,6 @@ export class KernelTransport {
     await this.#notifier?.idle()
     closeSync(fd)
     this.#ended()
-  }
-
-  #reportBug(error: unknown, operation: string): void {
-    const kind = `${operation} ${error instanceof Error ? `${error.name} ${error.message}` : error}`
-    if (this.#reported.has(kind)) return
-    this.#reported.add(kind)
-    this.#logger.error(`${operation}: ${error instanceof Error ? error.stack : String(error)}`)
   }
 }
 
@@ -152,7 +147,8 @@ function serve(
         void transport.connectionEnded(fd, errno)
       },
     )
-    const session = new Session(fs, channel, policy, region)
+    const durable = durableWith(options.flags ?? [])
+    const session = new Session(fs, channel, policy, region, durable)
     session.trace = options.debug
     const transport = new KernelTransport(mountpoint, session, options.logger ?? SILENT)
     const dispatcher = new Dispatcher(

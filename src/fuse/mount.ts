@@ -19,6 +19,14 @@ export const MOUNT_FLAGS = {
 
 export type MountFlag = keyof typeof MOUNT_FLAGS
 
+/** What is durable before its answer: with dirsync changes of names, with sync every change. */
+export type Durable = 'nothing' | 'names' | 'everything'
+
+export function durableWith(flags: readonly MountFlag[]): Durable {
+  if (flags.includes('sync')) return 'everything'
+  return flags.includes('dirsync') ? 'names' : 'nothing'
+}
+
 export interface MountRequest {
   readonly mountpoint: string
   /** Shown as the source of the mount. */

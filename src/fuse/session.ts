@@ -3,6 +3,7 @@ import { EIO, ESTALE, FsError } from '../fs/errors.ts'
 import type { FilesystemOperations, Inode, KernelCache } from '../fs/operations.ts'
 import type { Channel, MapId } from '../native/binding.ts'
 import { putEntry, type Words } from './attributes.ts'
+import type { Durable } from './mount.ts'
 import { NODE_FREE, NODE_LIVE, NodeTable } from './nodes.ts'
 import type { CachePolicy } from './policy.ts'
 import { opcodeName } from './protocol.ts'
@@ -23,6 +24,9 @@ export interface RegionView {
 export type AttributesChanged = (ino: number) => Promise<void>
 
 const NOTHING = new Uint8Array(0)
+
+/** What must be durable before the current request is answered. */
+export type Awaits = 'nothing' | 'data' | 'everything'
 
 export class Session {
   readonly fs: FilesystemOperations
@@ -48,17 +52,26 @@ export class Session {
   bug: (error: unknown, operation: string) => void = () => {}
   /** Wire log; undefined when it is off. */
   trace: ((line: string) => void) | undefined
+  awaits: Awaits = 'nothing'
+  readonly durable: Durable
   /** True once the current request has been answered, or its answer has been promised. */
   answered = false
   /** For the wire log: bytes of the answer, or a negative errno. */
   result = 0
   #open = true
 
-  constructor(fs: FilesystemOperations, channel: Channel, policy: CachePolicy, region: RegionView) {
+  constructor(
+    fs: FilesystemOperations,
+    channel: Channel,
+    policy: CachePolicy,
+    region: RegionView,
+    durable: Durable = 'nothing',
+  ) {
     this.fs = fs
     this.channel = channel
     this.policy = policy
     this.mapId = region.mapId
+    this.durable = durable
     this.request = new Request(channel.request)
     this.payload = channel.payload
     this.out = new Uint32Array(
@@ -70,6 +83,10 @@ export class Session {
 
   /** Answers with payload[0, length). */
   ok(length: number): void {
+    if (this.awaits !== 'nothing') {
+      this.park(Promise.resolve(), this.payload.slice(0, length))
+      return
+    }
     this.answered = true
     this.result = length
     if (this.#open) this.channel.reply(this.request.unique, 0, length)
@@ -84,11 +101,17 @@ export class Session {
   /** Answers when `promise` is settled; other requests go on meanwhile. */
   park(promise: Promise<unknown>, answer: Uint8Array = NOTHING): void {
     this.answered = true
+    this.result = answer.length
     const { unique, opcode } = this.request
-    promise.then(
+    Promise.all([promise, this.#durable()]).then(
       () => this.#late(unique, 0, answer),
       (error: unknown) => this.#late(unique, this.errnoOf(error, opcodeName(opcode)), NOTHING),
     )
+  }
+
+  async #durable(): Promise<void> {
+    if (this.awaits === 'nothing') return
+    await this.fs.fsync(this.request.ino, this.awaits === 'data')
   }
 
   #late(unique: number, errno: number, answer: Uint8Array): void {

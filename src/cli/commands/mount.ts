@@ -23,7 +23,9 @@ Mount options (-o, separated by commas):
   log=FILE                 where the daemon logs (default: the journal, else a file in the
                            runtime directory; with -f, stderr)
   debug                    log every request
-  nodev, nosuid, noexec, noatime, nodiratime, sync, dirsync    as for every filesystem
+  sync                     every change is durable before it is answered,
+  dirsync                    those of names are; the others as without it
+  nodev, nosuid, noexec, noatime, nodiratime    as for every filesystem
 Options that mount(8) and systemd keep for themselves (defaults, user, noauto, nofail, _netdev,
 x-*, comment=) are accepted and ignored.`
 

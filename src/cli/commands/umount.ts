@@ -93,7 +93,7 @@ async function detachMount({ mount }: Target, lazy: boolean): Promise<void> {
       throw new CliError(`cannot unmount ${mountpoint}: ${sentenceOf(error)}`, 1, { cause: error })
     }
     const { nameUsers } = await import('../busy.ts')
-    const whose = nameUsers(mount) ?? 'a process that you may not see'
+    const whose = (await nameUsers(mount)) ?? 'a process that you may not see'
     throw new CliError(`${mountpoint} is busy: used by ${whose}; umount -l detaches it anyway`)
   }
 }
