@@ -15,6 +15,7 @@ import { abandon, mountMemory, Plug, rebooted } from './crash/mounting.ts'
 import { silent } from './support/core.ts'
 
 const MIB = 1024 * 1024
+const COMMIT_SECONDS = 0.2
 const caller = { uid: 0, gid: 0, pid: 1, umask: 0 }
 const plain = { cached: false, killPrivileges: false, append: false }
 const name = (text: string) => Buffer.from(text)
@@ -41,6 +42,18 @@ function get(fs: Filesystem, file: string): Buffer {
   return bytes
 }
 
+/** With a commit interval, which mountMemory() has not. */
+function mountCommitting(memory: SimulatedMemory): Filesystem {
+  const device = openSimulated(memory)
+  fsDaxGet(device, { purpose: 'mount' })
+  return Filesystem.mount(device, {
+    readOnly: false,
+    commitSeconds: COMMIT_SECONDS,
+    onFailure: 'handles',
+    logger: silent,
+  })
+}
+
 /** Nothing of a daemon that was killed is written any more. */
 function killed(memory: SimulatedMemory): { fs: Filesystem; kill: () => void } {
   const plug = new Plug(memory)
@@ -54,17 +67,10 @@ function killed(memory: SimulatedMemory): { fs: Filesystem; kill: () => void } {
 
 t.test('plain file: everything is durable after the commit interval', async (t) => {
   const memory = fresh('page')
-  const device = openSimulated(memory)
-  fsDaxGet(device, { purpose: 'mount' })
-  const fs = Filesystem.mount(device, {
-    readOnly: false,
-    commitSeconds: 0.05,
-    onFailure: 'handles',
-    logger: silent,
-  })
+  const fs = mountCommitting(memory)
   put(fs, 'file', Buffer.alloc(10_000, 7))
   t.throws(() => get(mountMemory(rebooted(memory.crash())), 'file'), 'not at once')
-  await new Promise((resolve) => setTimeout(resolve, 500))
+  await new Promise((resolve) => setTimeout(resolve, COMMIT_SECONDS * 1000 + 500))
   const after = rebooted(memory.crash())
   await fs.unmount()
   const again = mountMemory(after)
@@ -182,6 +188,34 @@ t.test('a checkpoint that is asked for during the unmount of a frozen filesystem
     message: 'the unmount takes the last checkpoint',
   })
   await unmounted
+})
+
+t.test('times of a write in place: fsync has them, fdatasync and a crash need not', async (t) => {
+  for (const mode of ['cacheline', 'page'] as const) {
+    const memory = fresh(mode)
+    const fs = mountCommitting(memory)
+    const ino = put(fs, 'file', Buffer.alloc(100, 1))
+    const set = { seconds: 1000, nanoseconds: 5 }
+    fs.setattr(ino, { mtime: set, atime: set }, caller)
+    const handle = fs.open(ino, 2, false)
+    const written = () => {
+      const crashed = mountMemory(rebooted(memory.crash()))
+      const { mtime, size } = crashed.lookup(1, name('file'))
+      t.same([size, get(crashed, 'file')], [100, Buffer.alloc(100, 2)], `${mode}: the bytes`)
+      abandon(crashed)
+      return mtime
+    }
+    fs.write(handle, 0, Buffer.alloc(100, 2), 0, 100, plain)
+    await fs.fsync(ino, true)
+    t.equal(written(), set.seconds, `${mode}: fdatasync: as it was`)
+    await fs.fsync(ino, false)
+    t.ok(written() > 1_700_000_000, `${mode}: fsync: when it was written`)
+    fs.setattr(ino, { mtime: set }, caller)
+    fs.write(handle, 0, Buffer.alloc(100, 2), 0, 100, plain)
+    await new Promise((resolve) => setTimeout(resolve, COMMIT_SECONDS * 1000 + 500))
+    t.ok(written() > 1_700_000_000, `${mode}: so has the commit interval`)
+    await fs.unmount()
+  }
 })
 
 t.test('a checkpoint is in the image, without any journal', async (t) => {
