@@ -249,14 +249,14 @@ t.test('power fails between the records of one fallocate', async (t) => {
   t.equal(fs.getattr(file.ino).size, 3000 * BLOCK_SIZE)
 })
 
-/** As a truncate to nothing leaves it that a crash cut off: data behind the end, in many pieces. */
-async function cutOff(t: Test, fs: Filesystem): Promise<Handle> {
+/** As a truncate leaves it that a crash cut off: data behind the end, in many pieces. */
+async function cutOff(t: Test, fs: Filesystem, size = 0): Promise<Handle> {
   const file = create(fs, 'file')
   const piece = Buffer.alloc(MIB, 0xaa)
   for (let at = 0; at < 64; at++) fs.write(file, at * MIB, piece, 0, MIB, WRITE)
   await punchHoles(fs, file, (64 * MIB) / BLOCK_SIZE)
   const inode = mustFind(fs.volume.inodes, file.ino)
-  fs.volume.transact((transaction) => resize(fs.volume, transaction, inode, 0), true)
+  fs.volume.transact((transaction) => resize(fs.volume, transaction, inode, size), true)
   t.ok(extentsOf(fs, file) > 7600, `${extentsOf(fs, file)} extents behind the end`)
   return file
 }
@@ -283,6 +283,17 @@ for (const [how, grow] of Object.entries(GROW)) {
     await fs.unmount()
   })
 }
+
+t.test('growth within the last block, where thousands of extents still lie behind', async (t) => {
+  const { fs } = scratchFilesystem(128 * MIB, 'cacheline')
+  const file = await cutOff(t, fs, 5000)
+  fs.setattr(file.ino, { size: 5010 }, CALLER)
+  const bytes = Buffer.alloc(100)
+  t.equal(fs.readInto(file, 5000, bytes, 0, 100), 10)
+  t.same(bytes, Buffer.alloc(100))
+  healthy(t, fs)
+  await fs.unmount()
+})
 
 /** Gives a file attributes of one byte, in records of 512. */
 function giveNames({ volume }: Filesystem, ino: number, count: number, length: number): void {

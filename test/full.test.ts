@@ -16,6 +16,7 @@ import { remount, scratchFilesystem } from './support/core.ts'
 
 const MIB = 2 ** 20
 const BLOCK = 4096
+const UNIT = 2 * MIB
 const KEEP_AND_PUNCH = 3
 const caller = { uid: 0, gid: 0, pid: 1, umask: 0 }
 const plain = { cached: false, killPrivileges: false, append: false }
@@ -177,5 +178,115 @@ for (const [what, current] of [
     healthy(t, again)
     await again.unmount()
     t.same(examined(memory).problems, [])
+  })
+}
+
+/** Full, without a standby slot, and the journal used up but for its last room. */
+async function exhausted(fs: Filesystem, memory: SimulatedMemory, file: Handle): Promise<void> {
+  failBlock(fs, memory, standbyOf(fs).block)
+  const { journal } = fs.volume
+  for (let used = -1; journal.used > used; ) {
+    used = journal.used
+    fs.write(file, 0, Buffer.alloc(BLOCK, 1), 0, BLOCK, plain)
+    await fs.fsync(file.ino, false)
+  }
+}
+
+const turn = () => new Promise((resolve) => setTimeout(resolve, 20))
+
+/** Files that grow in turn, block by block, with holes between: each block is a piece. */
+function interleaved(fs: Filesystem, count: number, pieces: number): string[] {
+  const names = Array.from({ length: count }, (_, i) => `in pieces ${i}`)
+  const files = names.map((one) => create(fs, one))
+  for (let piece = 0; piece < pieces; piece++) {
+    for (const file of files) {
+      fs.write(file, 2 * piece * BLOCK, Buffer.alloc(BLOCK, 1), 0, BLOCK, plain)
+    }
+  }
+  for (const file of files) fs.release(file)
+  return names
+}
+
+for (const { count, pieces } of [
+  { count: 1, pieces: 1200 },
+  { count: 64, pieces: 16 },
+]) {
+  t.test(`${count} files of ${pieces} pieces are deleted before a large one`, async (t) => {
+    const { fs, memory } = scratchFilesystem(32 * MIB, 'cacheline')
+    const database = create(fs, 'database')
+    fs.write(database, 0, Buffer.alloc(BLOCK), 0, BLOCK, plain)
+    const names = interleaved(fs, count, pieces)
+    fs.release(fillWithData(fs))
+    await exhausted(fs, memory, database)
+    for (const one of names) fs.unlink(1, name(one))
+    await turn()
+    fs.unlink(1, name('fill'))
+    await turn()
+    await fs.administration.checkpoint()
+    t.ok(fs.statfs().free > 4000, `${fs.statfs().free} blocks are free again`)
+    fs.release(create(fs, 'another'))
+    healthy(t, fs)
+    await fs.unmount()
+  })
+}
+
+t.test('a truncate that works is no error, though not all of it is freed', async (t) => {
+  const { fs, memory } = scratchFilesystem(32 * MIB, 'cacheline')
+  const database = create(fs, 'database')
+  fs.write(database, 0, Buffer.alloc(BLOCK), 0, BLOCK, plain)
+  const file = create(fs, 'file')
+  fs.write(file, 0, Buffer.alloc(100 * BLOCK, 1), 0, 100 * BLOCK, plain)
+  for (let piece = 100; piece < 800; piece++) {
+    fs.write(file, 2 * piece * BLOCK, Buffer.alloc(BLOCK, 1), 0, BLOCK, plain)
+  }
+  fs.release(fillWithData(fs))
+  await exhausted(fs, memory, database)
+  const before = fs.getattr(file.ino).size
+  const worked = hasRoomFor(() => fs.setattr(file.ino, { size: 50 * BLOCK }, caller))
+  t.equal(fs.getattr(file.ino).size, worked ? 50 * BLOCK : before)
+  healthy(t, fs)
+  fs.unlink(1, name('fill'))
+  await turn()
+  await fs.unmount()
+})
+
+t.test('a failure over the standby slot and the free unit behind it', async (t) => {
+  for (const mode of ['cacheline', 'page'] as const) {
+    const { fs, memory } = scratchFilesystem(64 * MIB, mode)
+    const { block } = standbyOf(fs)
+    memory.poison(block * BLOCK, 2 * UNIT)
+    fs.volume.device.memoryFailure(block * BLOCK, 2 * UNIT)
+    await fs.administration.checkpoint()
+    t.equal(fs.administration.status().state, 'mounted')
+    healthy(t, fs)
+    await fs.unmount()
+  }
+})
+
+for (const clean of [true, false]) {
+  t.test(`full, unmounted (${clean ? 'cleanly' : 'not'}), and the image is lost`, async (t) => {
+    const { fs, memory } = scratchFilesystem(32 * MIB, 'cacheline')
+    create(fs, 'one')
+    fillWithData(fs)
+    await fs.administration.checkpoint()
+    create(fs, 'two')
+    const crashed = memory.crash()
+    await fs.unmount()
+    const region = clean ? memory : crashed
+    const { slots, checkpoint } = examined(region).superblock!
+    region.poison((slots[checkpoint.slot][0]!.block + 1) * BLOCK, 1)
+    t.throws(() => remount(region), 'no mount')
+    for (let time = 0; time < 2; time++) repair(region)
+    const again = remount(region)
+    for (const file of ['one', 'two', 'fill']) {
+      again.forget(again.lookup(1, name(file)).ino, 1)
+    }
+    again.unlink(1, name('fill'))
+    await turn()
+    await again.administration.checkpoint()
+    again.release(create(again, 'three'))
+    healthy(t, again)
+    await again.unmount()
+    t.same(examined(region).problems, [])
   })
 }

@@ -8,6 +8,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 
 export interface Seen {
   readonly pid: number
@@ -75,7 +76,12 @@ export async function lookAtProcesses(
     stdio: ['ignore', 'pipe', 'ignore'],
     env: { UV_THREADPOOL_SIZE: String(THREADS) },
   })
-  const { stdout } = child
+  const stdout: Readable | null | undefined = child.stdout
+  if (!stdout) {
+    // No descriptor was left for it; the reason comes as an event.
+    child.on('error', () => undefined)
+    return false
+  }
   createInterface({ input: stdout }).on('line', (line) => {
     // A child that was killed may leave a piece of a line.
     if (line.endsWith(']}')) tell(JSON.parse(line) as Seen)

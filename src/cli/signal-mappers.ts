@@ -27,8 +27,13 @@ export function signalMappers(fs: Filesystem, mountpoint: string, logger: LineLo
   const look = async (): Promise<void> => {
     if (looking) return
     looking = true
-    while (failed.length > 0) await signalAll(device, failed.splice(0), logger)
-    looking = false
+    try {
+      while (failed.length > 0) await signalAll(device, failed.splice(0), logger)
+    } catch (error) {
+      logger.warn(`who maps what failed could not be found: ${(error as Error).message}`)
+    } finally {
+      looking = false
+    }
   }
   return fs.administration.subscribe((event) => {
     // Dead handles count: what they map may be hit another time.

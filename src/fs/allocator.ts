@@ -5,9 +5,9 @@
  *
  * INVARIANT: busy ranges are subsets of free ranges.
  */
-import { BadRanges as RangeSet } from '../dax/bad-ranges.ts'
+import { type ByteRange, BadRanges as RangeSet } from '../dax/bad-ranges.ts'
 import type { BlockRange, FreeSpaceTable } from '../index/free-space.ts'
-import type { Geometry } from '../media/geometry.ts'
+import { BLOCK_SIZE, blockSpan, type Geometry } from '../media/geometry.ts'
 import type { CachedInode } from './inode-cache.ts'
 import { WholeUnits } from './whole-units.ts'
 
@@ -47,7 +47,15 @@ export class Allocator {
   /** Free blocks of the table, pending ones included. */
   freeBlocks: number
 
-  constructor(free: FreeSpaceTable, { dataStartBlock, dataEndBlock }: Geometry) {
+  /** Bytes of the region that failed: a moment ago, perhaps, and not on record yet. */
+  readonly #bad: RangeSet
+
+  constructor(
+    free: FreeSpaceTable,
+    { dataStartBlock, dataEndBlock }: Geometry,
+    bad: RangeSet = new RangeSet(),
+  ) {
+    this.#bad = bad
     this.#wholeUnits = new WholeUnits(free, dataEndBlock - dataStartBlock)
     this.#free = free
     this.#start = dataStartBlock
@@ -90,7 +98,8 @@ export class Allocator {
   chooseUnits(units: number): BlockRange | undefined {
     const large = (from: number) => this.#free.large(from)
     const wanted = units * WINDOW_BLOCKS
-    const search = () => longest(this.#scan(this.#start, wanted, large, alignedPart))
+    const shape = (part: BlockRange) => this.#healthyUnits(part)
+    const search = () => longest(this.#scan(this.#start, wanted, large, shape))
     let found = search()
     if (found === undefined && this.#windows.size > 0) {
       this.releaseAllWindows()
@@ -266,20 +275,35 @@ export class Allocator {
     return !this.#busy.overlaps(block, blocks)
   }
 
+  /** The longest run of whole units in it without memory that failed. */
+  #healthyUnits(range: BlockRange): BlockRange | undefined {
+    const bad = this.#bad.within(range.block * BLOCK_SIZE, range.blocks * BLOCK_SIZE)
+    const blocks = bad.map(({ offset, length }) => {
+      const [first, count] = blockSpan(offset, length)
+      return { offset: first, length: count }
+    })
+    const parts = without(range, blocks).map(alignedPart)
+    return longest(parts.filter((part) => part !== undefined))
+  }
+
   /** A free range without its busy parts. */
   #usable(range: BlockRange): BlockRange[] {
-    const busy = this.#busy.within(range.block, range.blocks)
-    if (busy.length === 0) return [range]
-    const parts: BlockRange[] = []
-    let at = range.block
-    for (const { offset, length } of busy) {
-      if (offset > at) parts.push({ block: at, blocks: offset - at })
-      at = offset + length
-    }
-    const end = range.block + range.blocks
-    if (end > at) parts.push({ block: at, blocks: end - at })
-    return parts
+    return without(range, this.#busy.within(range.block, range.blocks))
   }
+}
+
+/** What is left of a range; `holes` are in blocks, in order. */
+function without(range: BlockRange, holes: readonly ByteRange[]): BlockRange[] {
+  if (holes.length === 0) return [range]
+  const parts: BlockRange[] = []
+  let at = range.block
+  for (const { offset, length } of holes) {
+    if (offset > at) parts.push({ block: at, blocks: offset - at })
+    at = offset + length
+  }
+  const end = range.block + range.blocks
+  if (end > at) parts.push({ block: at, blocks: end - at })
+  return parts
 }
 
 /** What of a found range is set aside: to the end of the 2 MiB unit in which the wish ends. */

@@ -15,7 +15,7 @@ import {
   writeSuperblocks,
 } from '../media/superblock.ts'
 import { MAX_POISON_RANGES } from '../media/superblock-layout.ts'
-import { EBUSY, EIO, ENOSPC, FsError } from './errors.ts'
+import { EBUSY, EIO, ENOSPC, FsError, isNoSpace } from './errors.ts'
 import { IMAGE_MARGIN, ImageSlots } from './image-slots.ts'
 import type { Volume } from './volume.ts'
 
@@ -87,7 +87,7 @@ export class Checkpoints {
   #failedBesides(error: Error): void {
     const { hooks, journal, options } = this.#volume
     if (!(error instanceof FsError)) hooks.checkpointFailed(error)
-    if (!isFull(error)) return
+    if (!isNoSpace(error)) return
     if (this.#noRoomAt === undefined) options.logger.warn(NO_ROOM)
     this.#noRoomAt = journal.used
   }
@@ -164,9 +164,9 @@ export class Checkpoints {
     const started = performance.now()
     this.#compactIndex()
     this.#slots.trim()
-    if (!this.#slots.makeRoom()) {
+    if (!this.#slots.makeRoom() && !this.#fitsCompacted()) {
       volume.hooks.makeSpace()
-      if (!this.#slots.makeRoom() && !this.#fitsCompacted()) throw new FsError(ENOSPC, NO_ROOM)
+      if (!this.#slots.makeRoom()) throw new FsError(ENOSPC, NO_ROOM)
     }
     const { standby } = this.#slots
     const sequence = volume.journal.lastSequence
@@ -345,8 +345,4 @@ export class Checkpoints {
     this.#lookedAt = LOOK_NOW
     this.#slots.drop(failed, record)
   }
-}
-
-function isFull(error: unknown): boolean {
-  return error instanceof FsError && error.errno === ENOSPC
 }

@@ -3,7 +3,7 @@
  * and at fsync; on memory with durable stores only lazy times are left to write. One timer, armed
  * only while something waits.
  */
-import { ENOSPC, FsError } from './errors.ts'
+import { isNoSpace } from './errors.ts'
 import type { CachedInode } from './inode-cache.ts'
 import type { Volume } from './volume.ts'
 
@@ -83,6 +83,6 @@ function ifRoom(write: () => void): void {
   try {
     write()
   } catch (error) {
-    if (!(error instanceof FsError && error.errno === ENOSPC)) throw error
+    if (!isNoSpace(error)) throw error
   }
 }

@@ -26,6 +26,11 @@ export class FsError extends Error {
   }
 }
 
+/** ENOSPC, and nothing else. */
+export function isNoSpace(error: unknown): boolean {
+  return error instanceof FsError && error.errno === ENOSPC
+}
+
 /** The filesystem is frozen: the transport keeps the request and asks again after thawed(). */
 export class FrozenError extends Error {
   constructor() {

@@ -263,6 +263,7 @@ export function clearBeyondEnd(volume: Volume, inode: CachedInode, size: number)
   if (size <= inode.row.size || volume.inodes.extents(inode).list.length <= EXTENTS_MAX) return
   const first = Math.ceil(inode.row.size / BLOCK_SIZE)
   const blocks = Math.ceil(size / BLOCK_SIZE) - first
+  if (blocks <= 0) return
   const clearSome = (transaction: Transaction): boolean =>
     markUnwritten(volume, transaction, inode, first, blocks, EXTENTS_MAX)
   while (!volume.withSpace(() => volume.transact(clearSome))) {}

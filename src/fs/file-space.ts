@@ -1,7 +1,7 @@
 /** The shape of a file: truncate, fallocate, copy_file_range. */
 import { JournalFullError } from '../journal/errors.ts'
 import { BLOCK_SIZE } from '../media/geometry.ts'
-import { EFBIG, EINVAL, EIO, ENOSPC, EOPNOTSUPP, FsError } from './errors.ts'
+import { EFBIG, EINVAL, EIO, ENOSPC, EOPNOTSUPP, FsError, isNoSpace } from './errors.ts'
 import {
   clearBeyondEnd,
   freeHoles,
@@ -49,8 +49,19 @@ export function resize(
   transaction.touch(inode)
 }
 
-/** Frees the blocks after the end of the file, a bounded piece per transaction. */
+/**
+ * Frees the blocks after the end of the file, a bounded piece per transaction. Those that find no
+ * room for their record stay, as after a crash: the size is what was asked for.
+ */
 export function freeBeyondEnd(volume: Volume, inode: CachedInode): void {
+  try {
+    freeAllBeyondEnd(volume, inode)
+  } catch (error) {
+    if (!isNoSpace(error)) throw error
+  }
+}
+
+function freeAllBeyondEnd(volume: Volume, inode: CachedInode): void {
   const firstBlock = Math.ceil(inode.row.size / BLOCK_SIZE)
   // Asked for anew each time: a transaction that was undone has read them again.
   while (volume.inodes.extents(inode).end > firstBlock) {

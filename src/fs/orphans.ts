@@ -3,6 +3,9 @@
  * are gone; then their blocks are freed, many inodes to a record. After a crash the mount finds
  * them by nlink 0.
  */
+
+import { hasWholeUnit } from '../media/geometry.ts'
+import { isNoSpace } from './errors.ts'
 import { removeBlocks } from './file-blocks.ts'
 import type { CachedInode } from './inode-cache.ts'
 import { isRegular } from './modes.ts'
@@ -63,14 +66,61 @@ export class Orphans {
       .map((ino) => volume.inodes.find(ino))
       .filter((inode) => inode !== undefined && this.#isDead(inode)) as CachedInode[]
     this.#queue.clear()
+    const left = new Set(inodes)
     try {
-      for (let at = 0; at < inodes.length; at += BATCH) this.#free(inodes.slice(at, at + BATCH))
+      this.#freeInBatches(left)
     } catch (error) {
-      // There may be room for the record later; what is free by now is not found any more.
-      for (const inode of inodes) this.#queue.add(inode.row.ino)
-      throw error
+      if (!isNoSpace(error)) throw error
+      // One extent may make room for a checkpoint, and so for all the rest.
+      if (this.#freeUnit(left)) this.#freeInBatches(left)
+      else if (!this.#freeSmallest(left)) throw error
+    } finally {
+      // There may be room for the record later.
+      for (const inode of left) this.#queue.add(inode.row.ino)
     }
     return true
+  }
+
+  #freeInBatches(left: Set<CachedInode>): void {
+    const inodes = [...left]
+    for (let at = 0; at < inodes.length; at += BATCH) {
+      const batch = inodes.slice(at, at + BATCH)
+      this.#free(batch)
+      for (const inode of batch) left.delete(inode)
+    }
+  }
+
+  /** One extent that has a whole unit in it; false when there is none. */
+  #freeUnit(left: Iterable<CachedInode>): boolean {
+    const volume = this.#volume
+    for (const inode of left) {
+      if (!isRegular(inode.row.mode)) continue
+      const extent = volume.inodes.extents(inode).list.find(hasWholeUnit)
+      if (extent === undefined) continue
+      const { fileBlock, blocks } = extent
+      volume.transact((transaction) => {
+        removeBlocks(volume, transaction, inode, fileBlock, blocks)
+      }, true)
+      return true
+    }
+    return false
+  }
+
+  /** Where the journal has no room for much: one by one, as long as there is any. */
+  #freeSmallest(left: Set<CachedInode>): boolean {
+    const sorted = [...left]
+      .map((inode) => ({ inode, parts: this.#parts(inode) }))
+      .sort((one, other) => one.parts - other.parts)
+    const all = left.size
+    try {
+      for (const { inode } of sorted) {
+        this.#free([inode])
+        left.delete(inode)
+      }
+    } catch (error) {
+      if (!isNoSpace(error)) throw error
+    }
+    return left.size < all
   }
 
   #isDead(inode: CachedInode): boolean {

@@ -7,19 +7,25 @@ import type { BlockRange } from '../index/free-space.ts'
 import type { Index } from '../index/index.ts'
 import type { Claim } from '../journal/halves.ts'
 import type { Change, InodeRow } from '../media/change.ts'
+import { hasWholeUnit } from '../media/geometry.ts'
 import { type CachedInode, timesOf } from './inode-cache.ts'
 
 /** What a change does to the number of rows; the others leave it as it is. */
 const ROWS_ADDED: Partial<Record<Change['type'], number>> = {
   putExtent: 1,
   removeExtent: -1,
-  free: 1,
   putDirent: 1,
   removeDirent: -1,
   putXattr: 1,
   removeXattr: -1,
   removeInode: -1,
 }
+
+/**
+ * Changes of a record that may use the last room: files in many pieces must not use it up, unless
+ * they give back what a slot can take.
+ */
+const SMALL = 16
 
 export class Transaction {
   /** The sequence its record will have: names new inodes and directory entries. */
@@ -53,7 +59,8 @@ export class Transaction {
   /** Of a complete transaction that frees space. */
   get claim(): Claim {
     const shrinks = this.rowsAdded < 0 || (this.rowsAdded === 0 && this.blocksTaken < 0)
-    return shrinks || this.essential ? 'shrinking' : 'freeing'
+    const thrifty = this.changes.length <= SMALL || this.freed.some(hasWholeUnit)
+    return (shrinks && thrifty) || this.essential ? 'shrinking' : 'freeing'
   }
 
   apply(change: Change): void {
@@ -77,6 +84,8 @@ export class Transaction {
 
   /** Gives healthy blocks back; poisoned parts stay out of the free table (quarantine). */
   free(block: number, blocks: number): void {
+    // One row more, however many the bad blocks make of it.
+    this.rowsAdded++
     let at = block
     for (const bad of this.#index.poison.overlapping(block, blocks)) {
       if (bad.block > at) this.freed.push({ block: at, blocks: bad.block - at })

@@ -13,7 +13,7 @@ import { BLOCK_SIZE, BLOCKS_PER_UNIT, blockSpan, type Geometry } from '../media/
 import { imageOffset, type Superblock } from '../media/superblock.ts'
 import type { FilesystemEvent } from './administration.ts'
 import { Allocator } from './allocator.ts'
-import { EIO, ENOSPC, EROFS, FrozenError, FsError } from './errors.ts'
+import { EIO, ENOSPC, EROFS, FrozenError, FsError, isNoSpace } from './errors.ts'
 import { HandleTable } from './handles.ts'
 import { type CachedInode, InodeCache, mustFind } from './inode-cache.ts'
 import { Lookups } from './lookups.ts'
@@ -112,7 +112,7 @@ export class Volume {
     this.index = parts.index
     this.journal = parts.journal
     this.options = options
-    this.allocator = new Allocator(parts.index.freeSpace, parts.geometry)
+    this.allocator = new Allocator(parts.index.freeSpace, parts.geometry, this.device.badRanges)
     this.inodes = new InodeCache(parts.index, parts.geometry, (ino) => this.handles.isOpen(ino))
     this.inodeCount = parts.index.inodes.count()
     this.#transaction = new Transaction(parts.index)
@@ -236,7 +236,7 @@ export class Volume {
     try {
       return operation()
     } catch (error) {
-      if (!(error instanceof FsError && error.errno === ENOSPC)) throw error
+      if (!isNoSpace(error)) throw error
       if (!this.hooks.makeSpace()) throw error
       return operation()
     }

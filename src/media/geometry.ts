@@ -94,3 +94,9 @@ export function metadataExtents(geometry: Geometry): ExtentRow[] {
     { ...superblock, block: geometry.dataEndBlock, fileBlock: BLOCKS_PER_UNIT },
   ]
 }
+
+/** Is there an aligned 2 MiB unit in these blocks, which a checkpoint slot could take? */
+export function hasWholeUnit({ block, blocks }: { block: number; blocks: number }): boolean {
+  const first = Math.ceil(block / BLOCKS_PER_UNIT) * BLOCKS_PER_UNIT
+  return block + blocks - first >= BLOCKS_PER_UNIT
+}

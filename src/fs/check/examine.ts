@@ -11,6 +11,7 @@ import {
   type Superblock,
   type SuperblockPair,
 } from '../../media/superblock.ts'
+import type { CheckpointPointer } from '../../media/superblock-layout.ts'
 import { type BadFile, findBadFiles } from './bad-files.ts'
 import { checkBadMetadata } from './bad-metadata.ts'
 import { checkPasses } from './check.ts'
@@ -36,8 +37,8 @@ export interface Examination {
   /** Worth saying, but no damage. */
   readonly notices: string[]
   readonly salvaged: Salvaged | undefined
-  /** The slot whose image the index came from. */
-  readonly slot: 0 | 1
+  /** The image that the index came from: the superblock's, or the older one. */
+  readonly checkpoint: CheckpointPointer | undefined
   /** Unlinked while open: the next mount frees them. */
   readonly orphans: number
   /** Parts of files that lie on bad memory. */
@@ -67,7 +68,7 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
     problems,
     notices,
     salvaged: undefined,
-    slot: 0,
+    checkpoint: undefined,
     orphans: 0,
     badFiles: [],
   } as const
@@ -79,9 +80,9 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
     judgeShutdown(problems)
     return none
   }
-  const { salvaged, slot } = loaded
+  const { salvaged, checkpoint } = loaded
   const { index, sequence } = salvaged
-  const offset = imageOffset(superblock, slot)
+  const offset = imageOffset(superblock, checkpoint.slot)
   let whole = false
   try {
     yield 'journal'
@@ -98,7 +99,7 @@ export function* examine(memory: Memory, options: ExamineOptions): Generator<str
     const badFiles = findBadFiles(index, options.bad ?? [])
     whole = true
     judgeShutdown(problems)
-    return { pair, superblock, problems, notices, salvaged, slot, orphans, badFiles }
+    return { pair, superblock, problems, notices, salvaged, checkpoint, orphans, badFiles }
   } catch (error) {
     const damage = indexDamage(error, offset)
     if (damage === undefined) throw error

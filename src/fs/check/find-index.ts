@@ -5,6 +5,7 @@ import { OWNER_CHECKPOINT } from '../../media/change.ts'
 import { MediaError } from '../../media/errors.ts'
 import { BLOCKS_PER_UNIT } from '../../media/geometry.ts'
 import { imageOffset, type Superblock, type SuperblockPair } from '../../media/superblock.ts'
+import type { CheckpointPointer } from '../../media/superblock-layout.ts'
 import { checkIndex } from './check.ts'
 import type { ExamineOptions } from './examine.ts'
 import { checkImage } from './image.ts'
@@ -14,8 +15,8 @@ import { isDamage, openImage, replay, type Salvaged } from './salvage.ts'
 
 export interface FoundIndex {
   readonly salvaged: Salvaged
-  /** The slot whose image it came from. */
-  readonly slot: 0 | 1
+  /** The image it came from: that of the superblock, or the older one. */
+  readonly checkpoint: CheckpointPointer
 }
 
 export interface Findings {
@@ -30,13 +31,13 @@ export function findIndex(
   options: ExamineOptions,
   { problems, notices }: Findings,
 ): FoundIndex | undefined {
-  const { slot } = superblock.checkpoint
+  const { checkpoint } = superblock
   const offset = imageOffset(superblock)
   const problem = { structure: 'checkpoint', code: 'checkpoint-damaged', offset } as const
   const current = attempt(memory, superblock, options)
   if (!isDamage(current)) {
     for (const message of current.mended) problems.push({ ...problem, message, fixable: true })
-    return { salvaged: current.salvaged, slot }
+    return { salvaged: current.salvaged, checkpoint }
   }
   const older = options.mounted ? undefined : findOlder(memory, pair, superblock, options)
   problems.push({ ...problem, message: current.message, fixable: older !== undefined })
@@ -100,10 +101,19 @@ function findOlder(
     const found = attempt(memory, older, options, superblock.checkpoint.sequence)
     if (isDamage(found)) continue
     const { salvaged } = found
-    if (isComplete(salvaged, superblock)) return { salvaged, slot: older.checkpoint.slot }
+    if (isComplete(salvaged, superblock)) return { salvaged, checkpoint: older.checkpoint }
     salvaged.index.close()
   }
   return undefined
+}
+
+/** Would a mount, after another boot of the host, come to that transaction without any help? */
+export function mountReaches(memory: Memory, superblock: Superblock, sequence: number): boolean {
+  const found = attempt(memory, superblock, { bootId: '', bad: [] })
+  if (isDamage(found)) return false
+  const { salvaged, mended } = found
+  salvaged.index.close()
+  return mended.length === 0 && salvaged.damage === undefined && salvaged.sequence === sequence
 }
 
 /**

@@ -12,6 +12,7 @@ import { BLOCK_SIZE } from '../../media/geometry.ts'
 import { type BlockRange, type Superblock, writeSuperblocks } from '../../media/superblock.ts'
 import { hasJournal } from '../check/bad-metadata.ts'
 import type { Examination } from '../check/examine.ts'
+import { mountReaches } from '../check/find-index.ts'
 import { stillBad } from '../check/probe.ts'
 import { copiesAgree } from '../check/superblocks.ts'
 import { type Action, Actions } from './actions.ts'
@@ -56,8 +57,10 @@ export interface Plan {
  * when the result cannot be written.
  */
 export function planRepair(memory: Memory, examination: Examination, options: RepairOptions): Plan {
-  const { superblock, salvaged, slot } = examination
-  if (superblock === undefined || salvaged === undefined) return { actions: [], write() {} }
+  const { superblock, salvaged, checkpoint } = examination
+  if (superblock === undefined || salvaged === undefined || checkpoint === undefined) {
+    return { actions: [], write() {} }
+  }
   const actions = new Actions()
   const context: RepairContext = {
     index: salvaged.index,
@@ -76,11 +79,13 @@ export function planRepair(memory: Memory, examination: Examination, options: Re
   const corrected = actions.list().some(({ kind }) => kind !== 'orphan')
   const poison = forgetPoison(context, memory, superblock)
   requireJournal(superblock, [...poison, ...context.index.poison.all()])
-  const target = slot === 0 ? 1 : 0
+  const target = checkpoint.slot === 0 ? 1 : 0
   const { slots, roomy } = arrangeSlots(context, memory, target)
   if (!roomy) {
-    if (corrected) throw noRoom(superblock, target)
-    return superblocksAlone(memory, examination, actions, { ...superblock, slots, poison })
+    const kept = { ...superblock, poison, checkpoint }
+    const enough = !corrected && mountReaches(memory, kept, salvaged.sequence)
+    if (!enough) throw noRoom(superblock, target)
+    return superblocksAlone(memory, examination, kept)
   }
   tellWritten(examination, actions)
   const repaired: Superblock = {
@@ -91,7 +96,7 @@ export function planRepair(memory: Memory, examination: Examination, options: Re
     // Every record in the journal was made with the old one: none of them is read again.
     journalSeed: otherSeed(superblock.journalSeed),
     ...countersAfter(examination, actions),
-    checkpoint: { ...superblock.checkpoint, slot },
+    checkpoint,
   }
   return {
     actions: actions.list(),
@@ -112,27 +117,19 @@ function noRoom({ geometry, slots }: Superblock, target: 0 | 1): MediaError {
 }
 
 /**
- * On a full filesystem whose other slot is lost there is no place for another image. The one it has
- * is good as it is, with its journal: the mount replays it, and lives without a second slot until
- * files are removed.
+ * On a full filesystem that lost a slot there is no place for another image. The one that is left,
+ * be it the older one, is good as it is, with the journal: the mount replays it, and lives without
+ * a second slot until files are removed.
  */
-function superblocksAlone(
-  memory: Memory,
-  examination: Examination,
-  actions: Actions,
-  superblock: Superblock,
-): Plan {
-  const { slot } = examination
+function superblocksAlone(memory: Memory, examination: Examination, superblock: Superblock): Plan {
+  const actions = new Actions()
   tellSuperblocks(examination, actions)
-  const repaired: Superblock = {
-    ...superblock,
-    ...stateAfter(examination, superblock),
-    checkpoint: { ...superblock.checkpoint, slot },
-  }
+  actions.add('kept', 'kept the image and the journal: another has no room until files are removed')
+  const repaired = { ...superblock, ...stateAfter(examination, superblock) }
   // What the journal has is not in an image: the mount must replay it.
   const state = repaired.state === 'clean' ? 'dirty' : repaired.state
   return {
-    actions: actions.list().filter(({ kind }) => kind !== 'orphan'),
+    actions: actions.list(),
     write() {
       writeSuperblocks(memory, { ...repaired, state })
     },
