@@ -11,7 +11,18 @@ const ONE_REMOVAL = 'const REMOVALS_MAX = 1'
 export const NARROW: readonly Edit[] = [
   {
     file: 'src/fs/file-blocks.ts',
-    replacements: [['const REMOVALS_MAX = 512', ONE_REMOVAL]],
+    replacements: [
+      ['const REMOVALS_MAX = 512', ONE_REMOVAL],
+      ['const EXTENTS_MAX = 512', 'const EXTENTS_MAX = 1'],
+    ],
+  },
+  {
+    file: 'src/fs/orphans.ts',
+    replacements: [
+      ['const BATCH = 64', 'const BATCH = 2'],
+      ['const PARTS = 16', 'const PARTS = 1'],
+      ['const NAMES = 512', 'const NAMES = 1'],
+    ],
   },
   {
     file: 'src/fs/file-space.ts',
