@@ -58,6 +58,7 @@ export class Filesystem implements FilesystemOperations {
       tellKnown(device, filesystem.volume)
       if (!options.readOnly) checkpoints.dropKnown()
       checkpoints.open()
+      if (filesystem.volume.needsCheckpoint) checkpoints.runNow()
       return filesystem
     } catch (error) {
       device.holderOps = undefined

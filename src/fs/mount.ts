@@ -5,7 +5,7 @@ import { bootId } from '../dax/identity.ts'
 import { MemoryFailure } from '../dax/memory.ts'
 import { badRow, indexDamage } from '../index/damage.ts'
 import type { Index } from '../index/index.ts'
-import { Journal } from '../journal/journal.ts'
+import { Journal, JournalFullError } from '../journal/journal.ts'
 import type { ReplayResult } from '../journal/replay.ts'
 import { OWNER_CHECKPOINT } from '../media/change.ts'
 import { MediaError } from '../media/errors.ts'
@@ -132,7 +132,7 @@ function markDirty(device: DaxDevice, superblock: Superblock, lastEpoch: number)
  * record of a slot's growth and the superblock that lists it).
  */
 function settle(volume: Volume, unclean: boolean): void {
-  if (unclean) volume.journal.commitNow()
+  if (unclean) commitReplayed(volume)
   const listed = volume.superblock.slots.flat()
   const owned = volume.index.rmap.ofOwner(OWNER_CHECKPOINT)
   const isListed = (block: number) =>
@@ -150,6 +150,16 @@ function settle(volume: Volume, unclean: boolean): void {
       transaction.free(block, blocks)
     }
   }, true)
+}
+
+/** Bad memory may have left no room for the mark: then a checkpoint has to take its place. */
+function commitReplayed(volume: Volume): void {
+  try {
+    volume.journal.commitNow()
+  } catch (error) {
+    if (!(error instanceof JournalFullError)) throw error
+    volume.needsCheckpoint = true
+  }
 }
 
 /** The region is clean when everything is in the checkpoint; otherwise its state stays as it is. */

@@ -97,6 +97,8 @@ export class Volume {
   /** Set once, never cleared: every operation is EIO. */
   shutdown: { reason: string; offset: number } | undefined
   frozen = false
+  /** What a mount replayed could not be committed: a checkpoint must be taken before all else. */
+  needsCheckpoint = false
   /** Stores into file blocks since the last commit began that has not failed (plain files). */
   dataDirty = false
   /** Commits that are under way: what they cover is not durable yet. */

@@ -190,9 +190,18 @@ export class Journal {
     const other = otherHalf(this.#active)
     if (this.#oldUsed > 0 || !this.#halves.usable(other)) return
     // Tells replay that the other half is in use, should its start have become unreadable.
-    if (this.#position > 0) this.#appendMark(this.#durable, RECORD_SWITCHED)
+    if (this.#position > 0) this.#tellSwitch()
     this.#oldUsed = this.#position
     this.#begin(other)
+  }
+
+  /** One half may have no good memory left for it; replay then looks for itself. */
+  #tellSwitch(): void {
+    try {
+      this.#appendMark(this.#durable, RECORD_SWITCHED)
+    } catch (error) {
+      if (!(error instanceof JournalFullError)) throw error
+    }
   }
 
   /**
