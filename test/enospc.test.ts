@@ -11,12 +11,11 @@ import { openByName } from '../src/bus/open.ts'
 import { fsPutDax } from '../src/dax/holder.ts'
 import type { SimulatedMemory } from '../src/dax/simulated-memory.ts'
 import { checkIndex } from '../src/fs/check/check.ts'
-import { ENOSPC, FsError } from '../src/fs/errors.ts'
 import type { Filesystem } from '../src/fs/filesystem.ts'
 import { BLOCK_SIZE, UNIT_SIZE } from '../src/media/geometry.ts'
 import { readSuperblocks, requireSuperblock } from '../src/media/superblock.ts'
 import { MAX_SLOT_EXTENTS } from '../src/media/superblock-layout.ts'
-import { mountDevice, remount, scratchFilesystem } from './support/core.ts'
+import { isFull, mountDevice, remount, scratchFilesystem } from './support/core.ts'
 import {
   cannotMount,
   type MountedRegion,
@@ -118,16 +117,6 @@ function healthy(t: Pick<Test, 'same'>, { volume }: Filesystem): void {
   const { index, geometry, superblock, journal } = volume
   const options = { sequence: journal.lastSequence }
   t.same(checkIndex(index.database, geometry, superblock, options), [])
-}
-
-function isFull(body: () => unknown): boolean {
-  try {
-    body()
-    return false
-  } catch (error) {
-    if (error instanceof FsError && error.errno === ENOSPC) return true
-    throw error
-  }
 }
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 20))

@@ -11,7 +11,7 @@ import type { Filesystem } from '../src/fs/filesystem.ts'
 import type { Handle } from '../src/fs/handles.ts'
 import { mustFind } from '../src/fs/inode-cache.ts'
 import { BLOCK_SIZE, UNIT_SIZE } from '../src/media/geometry.ts'
-import { remount, scratchFilesystem } from './support/core.ts'
+import { isFull, remount, scratchFilesystem } from './support/core.ts'
 
 const CALLER = { uid: 0, gid: 0, pid: 1, umask: 0 }
 const WRITE = { cached: false, killPrivileges: false, append: false }
@@ -30,16 +30,6 @@ function healthy(t: Pick<Test, 'same'>, { volume }: Filesystem, what = 'healthy'
   const { index, geometry, superblock, journal } = volume
   const options = { sequence: journal.lastSequence }
   t.same(checkIndex(index.database, geometry, superblock, options), [], what)
-}
-
-function isFull(body: () => unknown): boolean {
-  try {
-    body()
-    return false
-  } catch (error) {
-    if (error instanceof FsError && error.errno === ENOSPC) return true
-    throw error
-  }
 }
 
 /** Every other block of a file of `blocks` blocks becomes a hole. */

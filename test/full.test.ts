@@ -12,7 +12,7 @@ import type { Filesystem } from '../src/fs/filesystem.ts'
 import type { Handle } from '../src/fs/handles.ts'
 import { planRepair } from '../src/fs/repair/repair.ts'
 import type { BlockRange } from '../src/media/superblock.ts'
-import { remount, scratchFilesystem } from './support/core.ts'
+import { isFull, remount, scratchFilesystem } from './support/core.ts'
 
 const MIB = 2 ** 20
 const BLOCK = 4096
@@ -29,22 +29,12 @@ function create(fs: Filesystem, text: string): Handle {
   return handle
 }
 
-function hasRoomFor(operation: () => unknown): boolean {
-  try {
-    operation()
-    return true
-  } catch (error) {
-    if (error instanceof FsError && error.errno === ENOSPC) return false
-    throw error
-  }
-}
-
 /** One file takes every block that is left. */
 function fillWithData(fs: Filesystem): Handle {
   const file = create(fs, 'fill')
   let size = 0
   for (const step of [16 * MIB, 2 * MIB, 65_536, BLOCK]) {
-    while (hasRoomFor(() => fs.fallocate(file, 0, size, step))) size += step
+    while (!isFull(() => fs.fallocate(file, 0, size, step))) size += step
   }
   return file
 }
@@ -52,7 +42,7 @@ function fillWithData(fs: Filesystem): Handle {
 function fillWithNames(fs: Filesystem): number {
   let count = 0
   const add = () => fs.mknod(1, name(`${count}`.padEnd(100, 'n')), 0o100644, 0, caller)
-  while (hasRoomFor(() => fs.forget(add().ino, 1))) count++
+  while (!isFull(() => fs.forget(add().ino, 1))) count++
   return count
 }
 
@@ -92,14 +82,11 @@ t.test('holes are punched until the index has no room for more of them', async (
   const blocks = fs.getattr(file.ino).blocks
   const punch = (block: number) => fs.fallocate(file, KEEP_AND_PUNCH, block * BLOCK, BLOCK)
   let holes = 0
-  while (2 * holes < blocks && hasRoomFor(() => punch(2 * holes))) holes++
+  while (2 * holes < blocks && !isFull(() => punch(2 * holes))) holes++
   t.ok(2 * holes < blocks, `ENOSPC after ${holes} holes`)
   t.equal(fs.statfs().free, holes)
   await fs.administration.checkpoint()
-  t.ok(
-    hasRoomFor(() => fs.fallocate(file, KEEP_AND_PUNCH, 64 * MIB, 128 * MIB)),
-    'a large hole',
-  )
+  t.ok(!isFull(() => fs.fallocate(file, KEEP_AND_PUNCH, 64 * MIB, 128 * MIB)), 'a large hole')
   punch(2 * holes)
   healthy(t, fs)
   fs.setattr(file.ino, { size: 0 }, caller)
@@ -242,7 +229,7 @@ t.test('a truncate that works is no error, though not all of it is freed', async
   fs.release(fillWithData(fs))
   await exhausted(fs, memory, database)
   const before = fs.getattr(file.ino).size
-  const worked = hasRoomFor(() => fs.setattr(file.ino, { size: 50 * BLOCK }, caller))
+  const worked = !isFull(() => fs.setattr(file.ino, { size: 50 * BLOCK }, caller))
   t.equal(fs.getattr(file.ino).size, worked ? 50 * BLOCK : before)
   healthy(t, fs)
   fs.unlink(1, name('fill'))

@@ -21,7 +21,7 @@ import {
 import { spentCounter } from '../media/superblock-check.ts'
 import { hasJournal } from './check/bad-metadata.ts'
 import { metadataAt } from './check/layout.ts'
-import { ENOSPC, FsError } from './errors.ts'
+import { isNoSpace } from './errors.ts'
 import { recover } from './recovery.ts'
 import { Volume, type VolumeOptions } from './volume.ts'
 
@@ -37,8 +37,7 @@ export function openVolume(device: DaxDevice, options: VolumeOptions): Volume {
 /** What somebody who cannot mount is told: what is wrong, where, and what helps. */
 export function mountError(device: DaxDevice, error: unknown, imageOffset: number): unknown {
   if (error instanceof MemoryFailure) return failedWhileMounting(device, error.offset)
-  const full = error instanceof FsError && error.errno === ENOSPC
-  const damage = full
+  const damage = isNoSpace(error)
     ? new MediaError('checkpoint', imageOffset, 'the region has no room for a new image')
     : indexDamage(error, imageOffset)
   return damage?.advising(remedyFor(damage, device.path)) ?? error

@@ -3,6 +3,7 @@ import { format } from '../../mkfs/format.ts'
 import { type DaxDevice, openSimulated } from '../../src/dax/device.ts'
 import { fsDaxGet, type Holder } from '../../src/dax/holder.ts'
 import { SimulatedMemory } from '../../src/dax/simulated-memory.ts'
+import { isNoSpace } from '../../src/fs/errors.ts'
 import { Filesystem } from '../../src/fs/filesystem.ts'
 
 export const silent = { info() {}, warn() {}, error() {} }
@@ -33,4 +34,15 @@ export function mountDevice(device: DaxDevice, holder: Holder = { purpose: 'moun
     onFailure: 'handles',
     logger: silent,
   })
+}
+
+/** Did it fail with ENOSPC? Any other error goes on. */
+export function isFull(operation: () => unknown): boolean {
+  try {
+    operation()
+    return false
+  } catch (error) {
+    if (isNoSpace(error)) return true
+    throw error
+  }
 }
